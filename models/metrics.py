@@ -1,0 +1,28 @@
+"""How well scores rank architectures. Shapes: score [N], truth [N], higher is better in both."""
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+
+def kendall_tau(score: np.ndarray, truth: np.ndarray) -> float:
+    """Kendall's tau-b; 0 where either is constant."""
+    return float(np.nan_to_num(stats.kendalltau(score, truth).statistic))
+
+
+def spearman_rho(score: np.ndarray, truth: np.ndarray) -> float:
+    """Spearman's rank correlation; 0 where either is constant."""
+    if np.ptp(score) == 0 or np.ptp(truth) == 0:
+        return 0.0
+    return float(stats.spearmanr(score, truth).statistic)
+
+
+def precision_at(score: np.ndarray, truth: np.ndarray, k: int) -> float:
+    """Share of the k best-scored architectures that are among the k truly best (ties broken by position)."""
+    chosen, best = (np.argsort(-x, kind="stable")[:k] for x in (score, truth))
+    return len(np.intersect1d(chosen, best)) / min(k, len(score))
+
+
+def regret_at(score: np.ndarray, truth: np.ndarray, k: int) -> float:
+    """Best truth of all minus the best truth among the k best-scored, in the unit of truth."""
+    return float(truth.max() - truth[np.argsort(-score, kind="stable")[:k]].max())

@@ -1,0 +1,185 @@
+"""Pre-train a graph encoder on unlabelled architectures.
+
+    python pretrain.py --space nasbench201 --save runs/pretrain/nasbench201
+    python pretrain.py --space nasbench101 --save runs/pretrain/gat101 --param local:params/pretrain_nasbench101.json
+
+Writes last.pt (the encoder; also what --resume goes on from), config.json, log.jsonl and TensorBoard curves to --save.
+"""
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import finetune
+import runtime
+import spaces
+from models import ENCODERS, build_encoder
+from models.batch import Batch
+from models.metrics import kendall_tau
+from models.pretext import MaskedAutoencoder
+from runtime import setting
+from spaces import InputError, labels as label_tables
+from spaces.protocols import PROTOCOLS, default_protocol, split
+
+
+@dataclass
+class Config:
+    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
+    save: str = setting("runs/pretrain/default", "folder for last.pt, config.json, log.jsonl and TensorBoard curves")
+    param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
+    base_model: str = setting("transformer", "encoder", tuple(ENCODERS))
+    width: int = setting(64, "width D of the encoder")
+    layers: int = setting(4, "layers of the encoder")
+    heads: int = setting(4, "attention heads of the encoder")
+    dropout: float = setting(0.0, "dropout of the encoder")
+    mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n")
+    pretrain_target: str = setting("masked", "vertices that the loss looks at", ("masked", "all"))
+    batch_size: int = setting(1024, "graphs a step")
+    iterations: int = setting(2000, "steps")
+    lr: float = setting(2e-3, "peak learning rate (AdamW, cosine after warm-up)")
+    weight_decay: float = setting(1e-2, "AdamW weight decay")
+    warmup: float = setting(0.05, "share of the steps in which the learning rate rises")
+    archs: int = setting(0, "architectures to train on, drawn uniformly; 0 = the whole space, or 100,000 where it has no end")
+    data: str = setting("", "train on the architectures of this file (gen_json_301.py) instead")
+    cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
+    seed: int = setting(0, "seed of weights, architectures, batches and masks")
+    resume: bool = setting(False, "go on from last.pt in --save")
+    labels: str = setting("", "label table for a small fine-tuning probe every tenth of the run; it is logged and chooses nothing")
+    dataset: str = setting("cifar10", "dataset of a label table with several", ("cifar10", "cifar100", "ImageNet16-120"))
+    protocol: str = setting("", "protocol of the probe; empty = by space", tuple(PROTOCOLS) + ("",))
+    finetune_train_samples: int = setting(100, "labels of the probe")
+    finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = a tenth of the labels, at least 16")
+    finetune_fixed_encoder: bool = setting(False, "freeze the encoder in the probe")
+    tensorboard: bool = setting(True, "write TensorBoard curves")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    threads: int = setting(0, "CPU threads of torch; 0 = torch's choice")
+
+
+def main(argv: list[str] | None = None) -> float:
+    """Returns the mean loss of the last tenth of the run."""
+    config = runtime.parse(Config, argv, __doc__)
+    device = runtime.choose_device(config.device, config.threads)
+    folder = Path(config.save)
+    if (folder / "last.pt").exists() and not config.resume:
+        raise InputError(f"{folder} holds a run already: add --resume to go on with it, or give another --save")
+    space = spaces.get(config.space, **({} if config.cell_marks else {"cell_marks": False}))
+    table = Batch.of(architectures(config, space)).to(device)
+    with runtime.seeded(config.seed, 1):
+        task = MaskedAutoencoder(build_encoder(dataclasses.asdict(config), len(space.ops)), config.mask_ratio, config.pretrain_target)
+    return train(config, space, table, task.to(device), Probe(config, space, device), folder)
+
+
+def architectures(config: Config, space) -> spaces.Graphs:
+    """The graphs to train on. Nothing here reads a label."""
+    if config.data:
+        return space.encode_keys(label_tables.read_architectures(config.data, space))
+    if config.archs or space.size is None:
+        return space.table(config.archs or 100_000, np.random.default_rng([config.seed, 0]))
+    return space.table()
+
+
+def train(config: Config, space, table: Batch, task: torch.nn.Module, probe: Probe, folder: Path) -> float:
+    device = table.ops.device
+    optimiser = torch.optim.AdamW(task.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    generator = torch.Generator(device).manual_seed(runtime.mix(config.seed, 2))
+    start, losses, resumed = 0, [], None
+    if config.resume and (folder / "last.pt").exists():
+        resumed = restore(config, folder / "last.pt", task, optimiser, generator)
+        start, losses = resumed["step"], resumed["losses"]
+    runtime.write_json(folder / "config.json", dataclasses.asdict(config))
+    log = runtime.Log(folder, config.tensorboard)
+    tenth = max(1, config.iterations // 10)
+    saved = time.time()
+    task.train()
+    with runtime.progress() as bar, runtime.seeded(config.seed, 3):
+        if resumed:
+            runtime.set_rng_state(resumed["rng"], device)
+        line = bar.add_task(f"pretrain {config.space}", total=config.iterations, completed=start)
+        for step in range(start, config.iterations):
+            optimiser.param_groups[0]["lr"] = config.lr * finetune.warm_cosine(step / config.iterations, config.warmup)
+            index = torch.randint(table.graphs, (config.batch_size,), generator=generator, device=device)  # [B]
+            loss = task(table.rows(index), generator)
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(task.parameters(), 5.0)
+            optimiser.step()
+            losses.append(loss.item())
+            bar.update(line, advance=1, description=f"pretrain {config.space} loss {np.mean(losses[-50:]):.4f}")
+            done = step + 1
+            if done % tenth == 0 or done == config.iterations:
+                extra = probe.measure(task.encoder) if done % tenth == 0 else {}
+                log.write(done, loss=float(np.mean(losses[-tenth:])), lr=optimiser.param_groups[0]["lr"], **extra)
+            if time.time() - saved > 60 or done == config.iterations or done % tenth == 0:
+                save(config, folder / "last.pt", space, task, optimiser, generator, done, losses)
+                saved = time.time()
+    log.close()
+    final = float(np.mean(losses[-tenth:]))
+    runtime.output.print(f"{config.space}: {config.iterations} steps, loss {final:.4f}; written: {folder / 'last.pt'}")
+    return final
+
+
+def save(config: Config, path: Path, space, task, optimiser, generator, step: int, losses: list[float]) -> None:
+    encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
+    runtime.save_checkpoint(
+        path, space=config.space, ops=list(space.ops), encoder=encoder, cell_marks=config.cell_marks,
+        weights=task.encoder.state_dict(), config=dataclasses.asdict(config), task=task.state_dict(), optimiser=optimiser.state_dict(),
+        step=step, losses=losses, generator=generator.get_state(), rng=runtime.rng_state(task_device(task)))
+
+
+def restore(config: Config, path: Path, task, optimiser, generator) -> dict:
+    """Load last.pt into the running objects; a setting that would change the run's course must be as it was."""
+    content = runtime.load_checkpoint(path, ("config", "task", "optimiser", "step", "losses", "generator", "rng"))
+    free = {"save", "param", "resume", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
+    for name, value in dataclasses.asdict(config).items():
+        if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:
+            raise InputError(f"{path} was made with {name} = {content['config'].get(name)!r}, not {value!r}: give the same to --resume, "
+                             "or another --save")
+    task.load_state_dict(content["task"])
+    optimiser.load_state_dict(content["optimiser"])
+    generator.set_state(content["generator"])
+    return content
+
+
+def task_device(task: torch.nn.Module) -> torch.device:
+    return next(task.parameters()).device
+
+
+class Probe:
+    """Fine-tunes a copy of the encoder on a few labels, to see how pre-training goes. Nothing is chosen by it."""
+
+    CELLS = 2000  # evaluated on at most so many: a probe is a look, not a result
+
+    def __init__(self, config: Config, space, device: torch.device):
+        self.space, self.labels = space, None
+        if not config.labels:
+            return
+        self.labels = label_tables.read(config.labels, space, config.dataset)
+        self.recipe = finetune.Recipe(finetune_batch_size=config.finetune_batch_size, finetune_fixed_encoder=config.finetune_fixed_encoder)
+        self.encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
+        self.protocol = config.protocol or default_protocol(config.space)
+        self.split = split(self.labels, self.protocol, config.finetune_train_samples, config.seed)
+        seen = np.random.default_rng([config.seed, 5]).permutation(self.split.evaluation)[: self.CELLS]  # [E]
+        self.n = len(self.split.train)
+        rows = np.concatenate([self.split.train, seen])  # [n + E]
+        self.table = Batch.of(space.encode_keys([self.labels.keys[row] for row in rows])).to(device)
+        self.train_label = getattr(self.labels, PROTOCOLS[self.protocol].train)[self.split.train]  # [n]
+        self.truth = getattr(self.labels, self.split.target)[seen]  # [E]
+
+    def measure(self, encoder: torch.nn.Module) -> dict:
+        """{"probe_tau": tau} of a predictor fitted from the encoder's present weights; {} without labels."""
+        if self.labels is None:
+            return {}
+        checkpoint = {"encoder": self.encoder, "weights": encoder.state_dict()}
+        predictors = finetune.new_predictors(self.recipe, len(self.space.ops), checkpoint, [0])
+        ensemble = finetune.fit(self.recipe, predictors, self.table, np.arange(self.n)[None], self.train_label[None], 0)
+        scores = finetune.score(ensemble, self.table, np.arange(self.n, self.table.graphs))[0]  # [E]
+        return {"probe_tau": kendall_tau(scores, self.truth)}
+
+
+if __name__ == "__main__":
+    runtime.main_guard(main)

