@@ -1,18 +1,15 @@
 """The cache directory, and writing a file so that it is either whole or absent."""
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import uuid
-import zipfile
-import zlib
 from pathlib import Path
 from typing import BinaryIO, Callable
 
 import numpy as np
 from platformdirs import user_cache_dir
-
-# What reading a damaged .npz may raise: for its zip directory, an array's CRC, its header.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, OSError, NotImplementedError)
 
 
 def cache_dir() -> Path:
@@ -38,14 +35,21 @@ def atomic_write(path: Path, writer: Callable[[BinaryIO], None]) -> None:
 
 
 def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Stores the arrays as .npz, atomically; the format keeps a CRC-32 of each."""
-    atomic_write(path, lambda file: np.savez(file, **arrays))
+    """Stores the arrays, atomically: the SHA-256 of what follows, then an .npz."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    content = buffer.getvalue()
+    atomic_write(path, lambda file: file.write(hashlib.sha256(content).digest() + content))
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """What `save_arrays` stored, each array checked against its CRC-32; None where the file is absent or damaged."""
+    """What `save_arrays` stored; None where the file is absent or disagrees with its checksum."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except DAMAGE:
+        stored = path.read_bytes()
+    except OSError:
         return None
+    digest, content = stored[:32], stored[32:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

@@ -82,12 +82,10 @@ def download(resource: Resource, root: Path) -> Path:
     if resource.folder and folder.is_dir():
         print(f"{folder}: already complete")
         return folder
-    arrived = file
-    if file.is_file():
-        print(f"{file}: already complete")
-    else:
+    present = file.is_file()
+    arrived = file if present else file.with_name(f"{file.name}.part")
+    if not present:
         root.mkdir(parents=True, exist_ok=True)
-        arrived = file.with_name(f"{file.name}.part")
         _transfer(resource, arrived)
     try:
         _verify(arrived, resource, file)
@@ -96,6 +94,8 @@ def download(resource: Resource, root: Path) -> Path:
         os.replace(arrived, bad)
         raise InputError(f"{error}; it is now {bad.name}: run the command again") from None
     os.replace(arrived, file)
+    if present:
+        print(f"{file}: already complete")
     if resource.folder is None:
         return file
     _unpack(file, folder, resource.inside)
@@ -180,7 +180,7 @@ def _verify(path: Path, resource: Resource, file: Path) -> None:
         atomic_write(recorded, lambda stream: stream.write(line.encode()))
         print(f"{file}: {found}, recorded in {recorded.name} because none is published")
     elif found != known:
-        source = "published" if resource.checksum else f"recorded in {recorded.name} at the first download"
+        source = "published" if resource.checksum else f"recorded in {recorded.name}, which you may remove"
         raise InputError(f"{file}: {found} instead of {known} ({source}), so it is damaged or another version")
 
 
@@ -216,8 +216,8 @@ def _unpack(archive: Path, folder: Path, inside: str) -> None:
             raise InputError(f"{archive}: there is no folder {inside} in it: take it from another --url")
         os.replace(scratch / inside, folder)
     except DAMAGED as error:
-        raise InputError(f"{archive}: damaged archive ({error}): remove it, and {archive.name}.sha256 where there is one, "
-                         f"and run the command again") from None
+        raise InputError(f"{archive}: damaged archive ({error}): remove it, and {archive.name}.sha256 where there is "
+                         f"one, and run the command again") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -6,15 +6,15 @@
     {"header": {"oracle": "..."}}                         a first line of JSON that says where the accuracies are from
 
 Other columns are ignored. An empty field or null is a missing value, and every row has at least one accuracy. The unit
-is found once for the whole file and said on stderr: fractions where no accuracy exceeds 1, else percent.
+is found once for the whole file: fractions where no accuracy exceeds 1, else percent.
 """
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import math
-import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,8 @@ GZIP = b"\x1f\x8b"
 class Rows:
     """The N rows of a file: line numbers, the texts that name the architectures, and their values, float64[N].
 
-    Accuracies are percent, cost is seconds, nan where missing; oracle is what a JSON header says about the source.
+    Accuracies are percent, cost is seconds, nan where missing. unit is how the file's accuracies were understood,
+    oracle what a JSON header says about their source.
     """
 
     lines: list[int]
@@ -53,24 +54,23 @@ class Rows:
     val: np.ndarray
     test: np.ndarray
     cost: np.ndarray
+    unit: str
     oracle: str | None
 
 
 def read_rows(path: Path, dataset: str) -> Rows:
     """The rows with the accuracies for a dataset of DATASETS. InputError, with the line, for every fault."""
-    with open(path, "rb") as file:
-        opener = gzip.open if file.read(2) == GZIP else open
+    content = path.read_bytes()
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            is_json = file.readline().lstrip()[:1] in ("{", "[")
-            file.seek(0)
-            if is_json:
-                return _gather(path, _json_records(path, file), _json_number, dataset)
-            return _gather(path, _csv_records(path, file), float, dataset)
+        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path}: damaged gzip ({error}): copy or download it again") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: neither text nor TFRecords: give CSV, JSON lines or the official file") from None
+    file = io.StringIO(text, newline="")
+    if text.lstrip()[:1] in ("{", "["):
+        return _gather(path, _json_records(path, file), _json_number, dataset)
+    return _gather(path, _csv_records(path, file), float, dataset)
 
 
 def _csv_records(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str | None]]]:
@@ -137,8 +137,8 @@ def _gather(path: Path, records: Iterator[tuple[int, dict]], number: Callable[[A
         raise InputError(f"{path}:{bare[0]}: neither validation nor test accuracy for {dataset}: "
                          f"fill one in or drop the row")
     columns = np.array(numbers).T  # [3, N]
-    val, test = _in_percent(path, lines, columns[:2], dataset)  # each [N]
-    return Rows(lines, archs, val, test, columns[2], oracle)
+    scale, unit = _unit(path, lines, columns[:2], dataset)
+    return Rows(lines, archs, scale * columns[0], scale * columns[1], columns[2], unit, oracle)
 
 
 def _identity(path: Path, line: int, record: dict) -> str:
@@ -162,15 +162,15 @@ def _value(path: Path, line: int, record: dict, names: tuple[str, ...], number: 
     except (ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise InputError(f"{path}:{line}: {name} {record[name]!r} is not a finite number: correct it, "
+        raise InputError(f"{path}:{line}: {name} {record[name]!r:.40} is not a finite number: correct it, "
                          f"or leave it empty (JSON: null) where the value is missing")
     return value
 
 
-def _in_percent(path: Path, lines: list[int], accuracies: np.ndarray, dataset: str) -> np.ndarray:
-    """float64[2, N] in the file's unit → percent.
+def _unit(path: Path, lines: list[int], accuracies: np.ndarray, dataset: str) -> tuple[float, str]:
+    """The factor that turns the file's accuracies, float64[2, N], into percent, and the unit in words.
 
-    Where guessing scores above 1 %, an accuracy in (0, 1] among percentages is a stray fraction: an InputError.
+    InputError for one outside its range. Where guessing scores above 1 %, so is one in (0, 1] among percentages.
     """
     largest = np.nanmax(accuracies)
     scale, unit = (100.0, "fractions") if largest <= 1 else (1.0, "percent")
@@ -181,5 +181,4 @@ def _in_percent(path: Path, lines: list[int], accuracies: np.ndarray, dataset: s
             row = wrong.any(axis=0).argmax()
             raise InputError(f"{path}:{lines[row]}: accuracy {accuracies[wrong[:, row], row][0]:g} {what}: "
                              f"give every accuracy of the file as a fraction, or every one as percent")
-    print(f"{path.name}: accuracies read as {unit} (the largest is {largest:g})", file=sys.stderr)
-    return scale * accuracies
+    return scale, f"{unit} (the largest is {largest:g})"

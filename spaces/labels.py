@@ -9,6 +9,7 @@ Every fault of a file is an InputError that names the place.
 from __future__ import annotations
 
 import pickle
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -127,13 +128,14 @@ def _read_official101(path: Path, space: Space, dataset: str, run: int) -> Label
 
 
 def _read_text(path: Path, space: Space, dataset: str) -> Labels:
-    """A CSV or JSON-lines file; the same architecture twice, in whatever notation, is an InputError."""
+    """A CSV or JSON-lines file; the unit found is said on stderr. InputError where an architecture is there twice."""
     rows = read_rows(path, dataset)
     keys = _canonical_keys(rows.archs, space, lambda row: f"{path}:{rows.lines[row]}")
     first: dict[str, int] = {}
     for key, line in zip(keys, rows.lines):
         if first.setdefault(key, line) != line:
             raise InputError(f"{path}:{line}: the same architecture as in line {first[key]}: keep one of the two rows")
+    print(f"{path.name}: accuracies read as {rows.unit}", file=sys.stderr)
     name = f"{rows.oracle} ({path.name})" if rows.oracle else f"{path.name} ({dataset})"
     return Labels(name, keys, rows.val, rows.test, rows.cost)
 

@@ -110,7 +110,7 @@ def read_nasbench101(path: Path, epochs: int = 108) -> Runs:
     InputError, with file and byte offset, where a record is damaged or makes no sense, or a cell has not three runs.
     """
     source = path.stat()
-    cached = cache_dir() / f"{path.name}-{source.st_size}-{source.st_mtime_ns}-{epochs}.npz"
+    cached = cache_dir() / f"{path.name}-{source.st_size}-{source.st_mtime_ns}-{epochs}.arrays"
     arrays = load_arrays(cached)
     if arrays is None:
         arrays = _parse(path, epochs)

@@ -45,8 +45,10 @@ class Pool:
 
     def fresh(self, archs: Sequence[Hashable]) -> list[Hashable]:
         """Those of `archs` that are in the pool, each once, in their order."""
-        first = {self.space.key(arch): arch for arch in reversed(archs)}  # the earlier one of two equal ones wins
-        return [arch for key, arch in reversed(first.items()) if key not in self._taken and self._covers(key)]
+        first = {}
+        for arch in archs:
+            first.setdefault(self.space.key(arch), arch)
+        return [arch for key, arch in first.items() if key not in self._taken and self._covers(key)]
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Hashable]:
         """n different ones, uniformly; all where fewer are left."""

@@ -21,7 +21,7 @@ MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves server.files; server.drops = how many answers break off half-way; server.ranges = whether Range is obeyed."""
+    """Serves server.files; status: answers to give first; drops: how many break off half-way; ranges: obey Range."""
 
     def do_GET(self):
         self.server.requests.append(self.headers.get("Range"))
@@ -146,7 +146,7 @@ def test_an_unknown_checksum_is_printed_recorded_and_compared_later(resource, tm
     assert digest in capsys.readouterr().out
     assert (tmp_path / "data.bin.sha256").read_text() == f"{digest}  data.bin\n"
     file.write_bytes(CONTENT[:-1])
-    with pytest.raises(InputError, match="recorded in data.bin.sha256 at the first download"):
+    with pytest.raises(InputError, match="recorded in data.bin.sha256, which you may remove"):
         download.download(unknown, tmp_path)
 
 

@@ -42,7 +42,8 @@ def model_metrics(val: float, test: float, seconds: float, evaluations: int = 3)
     for step in range(evaluations):
         last = step == evaluations - 1
         numbers = (108.0 * step / 2, seconds if last else 1.0, 1.0, val if last else 0.1, test if last else 0.2)
-        message += nested(1, b"".join(double(i, value) for i, value in enumerate(numbers, 1)) + nested(6, b"model.ckpt"))
+        values = b"".join(double(number, value) for number, value in enumerate(numbers, 1))
+        message += nested(1, values + nested(6, b"model.ckpt"))
     return message + varint(2 << 3) + varint(2_694_282) + double(3, 3 * seconds)
 
 

@@ -1,0 +1,1 @@
+"""Pictures, each with the script that draws it."""
