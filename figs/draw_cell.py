@@ -33,13 +33,13 @@ FORMATS = (".png", ".svg", ".pdf")
 class Panel(NamedTuple):
     """One graph of a picture. boxes: an operation's name, or any other text for a plain box; arrows (from, to), from < to.
 
-    The last box is the output. What lies on no path from an input (a box that nothing enters and `inputs` names) to it is drawn pale.
+    The last box is the output. What lies on no path from one of the boxes `inputs` to it is drawn pale.
     """
 
     title: str
     boxes: list[str]
     arrows: list[tuple[int, int]]
-    inputs: int = 1  # how many of the first boxes are inputs
+    inputs: list[int]
 
 
 # What is drawn --------------------------------------------------------------------------------------------------------
@@ -51,8 +51,9 @@ def vertex_panels(space, arch) -> list[Panel]:
     panels = []
     for mark in np.unique(marks[:graphs.n[0]]):
         cell = np.flatnonzero(marks[:graphs.n[0]] == mark)
-        arrows = np.argwhere(adj[np.ix_(cell, cell)]).tolist()
-        panels.append(Panel("", [space.ops[op] for op in ops[cell]], [(u, v) for u, v in arrows]))
+        inner = adj[np.ix_(cell, cell)]  # [v, v]
+        arrows = [(u, v) for u, v in np.argwhere(inner).tolist()]
+        panels.append(Panel("", [space.ops[op] for op in ops[cell]], arrows, np.flatnonzero(inner.sum(0) == 0).tolist()))
     return panels
 
 
@@ -74,7 +75,7 @@ def darts_panels(space, arch) -> list[Panel]:
 
 
 def operations_between(nodes: list[str], edges: list[tuple[int, int, str]], inputs: int, title: str) -> Panel:
-    """Nodes joined by edges (from, to, operation); each operation becomes a box before the node it enters, "" a mere arrow."""
+    """Nodes, the first of them inputs, joined by edges (from, to, operation): a box before the node entered, or where "" a mere arrow."""
     boxes, arrows, place = [], [], []
     for node, label in enumerate(nodes):
         ready = []
@@ -88,7 +89,7 @@ def operations_between(nodes: list[str], edges: list[tuple[int, int, str]], inpu
         place.append(len(boxes))
         boxes.append(label)
         arrows += [(box, place[node]) for box in ready]
-    return Panel(title, boxes, arrows, inputs)
+    return Panel(title, boxes, arrows, place[:inputs])
 
 
 PANELS: dict[str, Callable] = {  # a space that is not here is drawn by its vertices
@@ -111,15 +112,15 @@ def draw(space, arch, path: str | Path) -> None:
 
 
 def alive(panel: Panel) -> set[int]:
-    """The boxes on a path from an input to the output."""
-    fed, feeding = set(range(panel.inputs)), {len(panel.boxes) - 1}
+    """The inputs, the output, and every box on a path between."""
+    fed, feeding = set(panel.inputs), {len(panel.boxes) - 1}
     for u, v in sorted(panel.arrows):
         if u in fed:
             fed.add(v)
     for u, v in sorted(panel.arrows, reverse=True):
         if v in feeding:
             feeding.add(u)
-    return fed & feeding
+    return fed & feeding | {*panel.inputs, len(panel.boxes) - 1}
 
 
 def look(box: str, living: bool) -> tuple[str, str, str, str]:
@@ -156,9 +157,9 @@ def box_width(box: str) -> float:
 def draw_panel(axes, panel: Panel, layout: Layout, corner: np.ndarray) -> None:
     living = alive(panel)
     for (u, v), route in zip(panel.arrows, layout.routes):
-        ink = INK if {u, v} <= living else tint(INK, 0.35)
-        axes.add_patch(FancyArrowPatch(path=smooth(route + corner), arrowstyle="-|>", mutation_scale=9, lw=1.1, color=ink, shrinkA=0, shrinkB=0,
-                                       capstyle="round", joinstyle="miter", zorder=1))
+        vivid = {u, v} <= living
+        axes.add_patch(FancyArrowPatch(path=smooth(route + corner), arrowstyle="-|>", mutation_scale=9, lw=1.1, shrinkA=0, shrinkB=0,
+                                       color=INK if vivid else tint(INK, 0.35), joinstyle="miter", zorder=1 if vivid else 0))
     for v, (box, center) in enumerate(zip(panel.boxes, layout.center + corner)):
         label, fill, outline, ink = look(box, v in living)
         width = box_width(box)

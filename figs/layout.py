@@ -137,8 +137,8 @@ def abscissas(order: list[list[int]], widths: Sequence[float], links: Sequence[E
     fan = np.array([max(leaving[u], entering[v]) for u, v in links], int)
     weight = np.append(fan ** -0.5, np.ones(len(place)))
     alone = np.flatnonzero(fan == 1)
-    for _ in range(10):  # reweighting makes a link that is its ends' only one straight rather than nearly so
+    for _ in range(12):  # reweighting makes a link that is its ends' only one straight rather than nearly so
         x = x_of @ lsq_linear(rows * weight[:, None], np.zeros(len(rows)), (least, np.inf)).x
         bend = np.array([x[u] - x[v] for u, v in links])
-        weight[alone] = 2 / np.sqrt(abs(bend[alone]) + 0.03)
+        weight[alone] = 2 / np.sqrt(abs(bend[alone]) + 0.004)
     return x - (x - np.array(widths) / 2).min()

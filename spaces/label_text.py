@@ -60,6 +60,22 @@ class Rows:
 
 def read_rows(path: Path, dataset: str) -> Rows:
     """The rows with the accuracies for a dataset of DATASETS. InputError, with the line, for every fault."""
+    file = _open_text(path)
+    if file.getvalue().lstrip()[:1] in ("{", "["):
+        return _gather(path, _json_records(path, file), _json_number, dataset)
+    return _gather(path, _csv_records(path, file), float, dataset)
+
+
+def read_names(path: Path) -> tuple[list[int], list[str]]:
+    """Line numbers and texts of the architectures in a JSON-lines file, with or without accuracies."""
+    records = [(line, record) for line, record in _json_records(path, _open_text(path)) if "header" not in record]
+    if not records:
+        raise InputError(f"{path}: no architectures: is it the right file?")
+    return [line for line, _ in records], [_identity(path, line, record) for line, record in records]
+
+
+def _open_text(path: Path) -> io.StringIO:
+    """The decoded, perhaps gunzipped text."""
     content = path.read_bytes()
     try:
         text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
@@ -67,10 +83,7 @@ def read_rows(path: Path, dataset: str) -> Rows:
         raise InputError(f"{path}: damaged gzip ({error}): copy or download it again") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: neither text nor TFRecords: give CSV, JSON lines or the official file") from None
-    file = io.StringIO(text, newline="")
-    if text.lstrip()[:1] in ("{", "["):
-        return _gather(path, _json_records(path, file), _json_number, dataset)
-    return _gather(path, _csv_records(path, file), float, dataset)
+    return io.StringIO(text, newline="")
 
 
 def _csv_records(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str | None]]]:

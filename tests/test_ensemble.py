@@ -1,0 +1,199 @@
+"""Ensembles are their members side by side and never mix; Child-Tuning keeps the share of the gradient that it says."""
+import pytest
+import torch
+from torch.nn.utils import clip_grad_norm_
+
+import runtime
+import spaces
+from models import ENCODERS, build_encoder
+from models.batch import Batch
+from models.child_tuning import ChildTuning
+from models.ensemble import Ensemble
+from models.predictor import Predictor
+
+SPACE = spaces.get("nasbench201")
+
+
+def members(count: int, name: str = "transformer", dropout: float = 0.0) -> list[Predictor]:
+    config = {"base_model": name, "width": 16, "layers": 2, "heads": 4, "dropout": dropout}
+    predictors = []
+    for seed in range(count):
+        with runtime.seeded(seed):
+            predictors.append(Predictor(build_encoder(config, len(SPACE.ops)), dropout))
+    return predictors
+
+
+@pytest.fixture
+def batches(rng) -> list[Batch]:
+    """Three batches of five graphs."""
+    return [Batch.of(SPACE.table(5, rng)) for _ in range(3)]
+
+
+def stack(batches: list[Batch]) -> Batch:
+    """Fields [M, B, ...]."""
+    return Batch(*map(torch.stack, zip(*batches)))
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+# Members --------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("method", ["forward", "embed"])
+def test_an_ensemble_is_its_members_one_by_one(name, method, batches):
+    predictors = members(3, name)
+    together = Ensemble(predictors).eval()(stack(batches), method=method)  # [M, B, ...]
+    for output, predictor, batch in zip(together, predictors, batches, strict=True):
+        assert close(output, getattr(predictor.eval(), method)(batch))
+
+
+def test_one_batch_for_all_members(batches):
+    predictors = members(3)
+    scores = Ensemble(predictors).eval()(batches[0].expand(3))  # [M, B]
+    assert close(scores, torch.stack([predictor.eval()(batches[0]) for predictor in predictors]))
+
+
+def test_a_member_can_be_taken_out_again():
+    predictors = members(2)
+    state, original = Ensemble(predictors).member(1), predictors[1].state_dict()
+    assert state.keys() == original.keys() and all(torch.equal(state[name], original[name]) for name in state)
+
+
+def test_a_member_that_was_taken_out_stays_as_it_was():
+    ensemble = Ensemble(members(2))
+    state = ensemble.member(1)
+    before = {name: value.clone() for name, value in state.items()}
+    with torch.no_grad():
+        for p in ensemble.params.values():
+            p += 1
+    assert all(torch.equal(state[name], before[name]) for name in state)
+
+
+def test_training_an_ensemble_leaves_the_networks_it_came_from_alone(batches):
+    predictors = members(1)
+    before = {name: value.clone() for name, value in predictors[0].state_dict().items()}
+    ensemble = Ensemble(predictors)
+    with torch.no_grad():
+        for p in ensemble.params.values():
+            p += 1
+    assert all(torch.equal(value, before[name]) for name, value in predictors[0].state_dict().items())
+
+
+def test_gradients_are_those_of_the_members_alone(batches):
+    predictors = members(3)
+    ensemble = Ensemble(predictors)
+    (ensemble(stack(batches)) ** 2).sum().backward()
+    for i, (predictor, batch) in enumerate(zip(predictors, batches)):
+        (predictor(batch) ** 2).sum().backward()
+        for name, p in predictor.named_parameters():
+            assert close(ensemble.params[name.replace(".", "/")].grad[i], p.grad), name
+
+
+def test_dropout_is_drawn_per_member_and_in_training_only(batches):
+    twins = Ensemble(members(1, dropout=0.5) * 2)
+    first, second = twins.train()(batches[0].expand(2))
+    assert not close(first, second)
+    first, second = twins.eval()(batches[0].expand(2))
+    assert torch.equal(first, second)
+
+
+def test_each_member_is_clipped_alone(batches):
+    """Two members with large gradients and one with a small one, which stays as it is."""
+    ensemble, scales = Ensemble(members(3)), torch.tensor([1e3, 1e-3, 30.0])
+    (ensemble(stack(batches)).sum(1) * scales).sum().backward()
+    before = {name: p.grad.clone() for name, p in ensemble.params.items()}
+    ensemble.clip_gradients(5.0)
+    after = {name: p.grad for name, p in ensemble.params.items()}
+    norms = [torch.cat([grad[i].flatten() for grad in before.values()]).norm().item() for i in range(3)]
+    assert norms[0] > 5 and norms[1] < 5 < norms[2], "the case that this test is about"
+    for i in range(3):
+        alone = [torch.nn.Parameter(grad[i]) for grad in before.values()]
+        for p in alone:
+            p.grad = p.detach().clone()
+        clip_grad_norm_(alone, 5.0)
+        assert all(close(grad[i], p.grad) for grad, p in zip(after.values(), alone))
+    assert all(torch.equal(after[name][1], before[name][1]) for name in before)
+
+
+# Child-Tuning ---------------------------------------------------------------------------------------------------------
+
+def encoder_gradients(ensemble: Ensemble) -> torch.Tensor:
+    """[M, E]: all entries of the encoders' gradients."""
+    return torch.cat([p.grad.flatten(1) for name, p in ensemble.params.items() if name.startswith("encoder/")], dim=1)
+
+
+def ones(ensemble: Ensemble) -> None:
+    for p in ensemble.params.values():
+        p.grad = torch.ones_like(p)
+
+
+def masked(child: ChildTuning, ensemble: Ensemble) -> torch.Tensor:
+    """[M, E]: what is left of a gradient of ones."""
+    ones(ensemble)
+    child.mask(ensemble)
+    assert all((p.grad == 1).all() for name, p in ensemble.params.items() if name.startswith("head/"))
+    return encoder_gradients(ensemble)
+
+
+def linear_losses(ensemble: Ensemble, count: int, generator: torch.Generator) -> tuple[list, list[torch.Tensor]]:
+    """Losses whose gradients are known: sums of the parameters times random numbers. And those gradients, [M, E] each."""
+    losses, gradients = [], []
+    for _ in range(count):
+        factors = {name: torch.randn(p.shape, generator=generator) for name, p in ensemble.params.items()}
+        losses.append(lambda factors=factors: sum((ensemble.params[name] * f).sum() for name, f in factors.items()))
+        gradients.append(torch.cat([f.flatten(1) for name, f in factors.items() if name.startswith("encoder/")], dim=1))
+    return losses, gradients
+
+
+@pytest.mark.parametrize("p", [0.5, 0.8])
+def test_mode_f_keeps_about_p_and_scales_the_rest_up(p):
+    ensemble = Ensemble(members(2))
+    left = masked(ChildTuning("F", p, torch.Generator().manual_seed(0)), ensemble)
+    kept, deviation = left != 0, (p * (1 - p) / left.shape[1]) ** 0.5
+    assert torch.allclose(left[kept], torch.tensor(1 / p))
+    assert (kept.double().mean(1) - p).abs().max() < 4 * deviation
+
+
+def test_mode_f_draws_anew_for_each_member_and_step():
+    ensemble, child = Ensemble(members(2)), ChildTuning("F", 0.5, torch.Generator().manual_seed(0))
+    first, second = masked(child, ensemble), masked(child, ensemble)
+    assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("p", [0.0001, 0.3, 0.8])
+def test_mode_d_keeps_the_entries_of_largest_fisher_information(p):
+    ensemble, generator = Ensemble(members(2)), torch.Generator().manual_seed(0)
+    child = ChildTuning("D", p, generator)
+    losses, gradients = linear_losses(ensemble, 3, generator)
+    child.measure(ensemble, losses)
+    kept = masked(child, ensemble)  # [M, E]
+    fisher = sum(gradient**2 for gradient in gradients)  # [M, E]
+    count = max(1, round(p * fisher.shape[1]))
+    assert kept.sum(1).tolist() == [count, count]
+    for member in range(2):
+        assert kept[member].nonzero().flatten().tolist() == sorted(fisher[member].topk(count).indices.tolist())
+
+
+def test_mode_d_keeps_the_same_entries_at_every_step():
+    ensemble, generator = Ensemble(members(1)), torch.Generator().manual_seed(0)
+    child = ChildTuning("D", 0.3, generator)
+    child.measure(ensemble, linear_losses(ensemble, 1, generator)[0])
+    assert torch.equal(masked(child, ensemble), masked(child, ensemble))
+
+
+def test_measuring_leaves_no_gradient_behind():
+    ensemble, generator = Ensemble(members(1)), torch.Generator().manual_seed(0)
+    before = ensemble.member(0)
+    ChildTuning("D", 0.3, generator).measure(ensemble, linear_losses(ensemble, 2, generator)[0])
+    assert all(p.grad is None or not p.grad.any() for p in ensemble.params.values())
+    assert all(torch.equal(value, before[name]) for name, value in ensemble.member(0).items())
+
+
+@pytest.mark.parametrize("mode", ["F", "D"])
+def test_p_of_one_changes_nothing(mode):
+    ensemble, generator = Ensemble(members(1)), torch.Generator().manual_seed(0)
+    child = ChildTuning(mode, 1.0, generator)
+    child.measure(ensemble, linear_losses(ensemble, 1, generator)[0])
+    assert (masked(child, ensemble) == 1).all()

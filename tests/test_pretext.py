@@ -1,0 +1,154 @@
+"""The masked autoencoder: which vertices are hidden, that nothing of them leaks, what the loss looks at."""
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings, strategies as st
+
+import runtime
+import spaces
+from models import ENCODERS, build_encoder
+from models.batch import Batch
+from models.pretext import MaskedAutoencoder, draw_mask, reconstruction_loss
+from spaces import Graphs
+
+SPACE = spaces.get("nasbench201")
+ARCHS = [(0, 1, 2, 3, 4, 0), (3, 3, 3, 3, 3, 3), (4, 2, 0, 1, 1, 3)]
+every_encoder = pytest.mark.parametrize("name", ENCODERS)
+
+
+def autoencoder(name: str, mask_ratio: float, target: str) -> MaskedAutoencoder:
+    """The same weights at every call."""
+    with runtime.seeded(0):
+        config = {"base_model": name, "width": 16, "layers": 2, "heads": 4, "dropout": 0.0}
+        return MaskedAutoencoder(build_encoder(config, len(SPACE.ops)), mask_ratio, target)
+
+
+def encoder(name: str):
+    return autoencoder(name, 0.5, "masked").encoder.eval()
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def real_of(sizes, vertices: int) -> torch.Tensor:
+    """bool[B, V] of graphs with these numbers of vertices."""
+    return torch.arange(vertices) < torch.tensor(sizes)[:, None]  # [B, V]
+
+
+@pytest.fixture
+def graphs(rng) -> Graphs:
+    return SPACE.table(12, rng)  # V = 8, no padding
+
+
+def padded(graphs: Graphs, extra: int) -> Graphs:
+    """The same graphs with `extra` vertices of padding more."""
+    ops, marks = (F.pad(field, (0, extra)) for field in (graphs.ops, graphs.marks))  # [B, V] each
+    return Graphs(ops, F.pad(graphs.adj, (0, extra, 0, extra)), graphs.n, marks)  # adj [B, V, V]
+
+
+# Masks ----------------------------------------------------------------------------------------------------------------
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=st.lists(st.integers(1, 22), min_size=1, max_size=6), percent=st.integers(1, 100), seed=st.integers(0, 99))
+def test_exactly_so_many_real_vertices_are_masked(sizes, percent, seed):
+    real = real_of(sizes, 22)
+    masked = draw_mask(real, percent / 100, generator(seed))
+    assert masked.dtype == torch.bool and not (masked & ~real).any()
+    assert masked.sum(1).tolist() == [max(1, round(percent / 100 * n)) for n in sizes]
+
+
+@pytest.mark.parametrize("ratio, count", [(0.05, 1), (0.25, 2), (0.5, 4), (0.75, 5), (1.0, 7)])
+def test_counts_of_the_published_ratios(ratio, count):
+    """7 vertices; 1.75 and 5.25 go to the nearest, 3.5 to the even number."""
+    assert draw_mask(real_of([7], 9), ratio, generator()).sum() == count
+
+
+def test_every_real_vertex_is_as_likely():
+    masked = draw_mask(real_of([5] * 4000, 7), 0.4, generator()).double().mean(0)  # [V]
+    deviation = (0.4 * 0.6 / 4000) ** 0.5
+    assert (masked[:5] - 0.4).abs().max() < 4 * deviation
+
+
+def test_masks_come_from_the_generator_alone():
+    real = real_of([8] * 50, 8)
+    first, again, other = (draw_mask(real, 0.5, generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+# Leaks ----------------------------------------------------------------------------------------------------------------
+
+@every_encoder
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), percent=st.integers(5, 100))
+def test_a_masked_operation_does_not_leak(name, seed, percent):
+    rng = generator(seed)
+    batch = Batch.of(SPACE.encode(ARCHS))
+    masked = draw_mask(batch.real, percent / 100, rng)  # [B, V]
+    others = torch.randint(0, len(SPACE.ops), batch.ops.shape, generator=rng, dtype=torch.uint8)
+    changed = batch._replace(ops=torch.where(masked, others, batch.ops))
+    network = encoder(name)
+    with torch.no_grad():
+        assert torch.equal(network(batch, masked), network(changed, masked))
+
+
+@every_encoder
+def test_a_mask_hides_something_and_nothing_else(name):
+    batch, network = Batch.of(SPACE.encode(ARCHS)), encoder(name)
+    with torch.no_grad():
+        clean, nothing = network(batch), network(batch, torch.zeros_like(batch.real))
+        masked = torch.zeros_like(batch.real)
+        masked[1, 2] = True
+        h = network(batch, masked)  # [B, V, D]
+    assert torch.equal(clean, nothing)
+    assert torch.equal(h[[0, 2]], clean[[0, 2]]) and (h[1, 2] - clean[1, 2]).abs().max() > 1e-3
+
+
+@every_encoder
+def test_a_hidden_operation_looks_like_no_operation(name):
+    """The mask token (or the zero vector of the paper's encoders) is not the embedding of one of the operations."""
+    digits = [(op, 1, 2, 3, 4, 0) for op in range(5)]
+    batch, network = Batch.of(SPACE.encode(digits)), encoder(name)
+    masked = torch.zeros_like(batch.real)
+    masked[:, 1] = True
+    with torch.no_grad():
+        assert (network(batch, masked) - network(batch)).flatten(1).abs().amax(1).min() > 1e-3
+
+
+# The loss -------------------------------------------------------------------------------------------------------------
+
+def test_reconstruction_loss_is_a_written_out_mean(graphs):
+    logits = torch.randn(12, 8, 7, generator=generator())
+    chosen = draw_mask(graphs.real, 0.4, generator())
+    terms = [-logits[b, v].log_softmax(0)[graphs.ops[b, v].item()] for b, v in chosen.nonzero().tolist()]
+    assert reconstruction_loss(logits, graphs.ops, chosen).item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
+
+
+def test_only_chosen_logits_get_a_gradient(graphs):
+    logits = torch.randn(12, 8, 7, generator=generator(), requires_grad=True)
+    masked = draw_mask(graphs.real, 0.4, generator())
+    reconstruction_loss(logits, graphs.ops, masked).backward()
+    assert (logits.grad[~masked] == 0).all() and (logits.grad[masked] != 0).all()
+
+
+@pytest.mark.parametrize("target, vertices", [("masked", 3), ("all", 8)])
+def test_target_says_which_logits_of_the_autoencoder_learn(graphs, target, vertices):
+    """8 real vertices of 10, of which max(1, round(0.4 * 8)) = 3 are masked."""
+    task, seen = autoencoder("transformer", 0.4, target), []
+
+    def keep(module, inputs, logits):
+        logits.retain_grad()
+        seen.append(logits)
+
+    task.decoder.register_forward_hook(keep)
+    task(Batch.of(padded(graphs, 2)), generator()).backward()
+    learning = (seen[0].grad != 0).any(-1)  # [B, V]
+    assert learning.sum(1).tolist() == [vertices] * 12 and not learning[:, 8:].any()
+
+
+@every_encoder
+def test_padding_does_not_change_the_loss(name, graphs):
+    """With everything masked no draw is left, so losses can be compared; and the two targets are one."""
+    losses = [autoencoder(name, 1.0, target)(Batch.of(table), generator(seed)).item()
+              for target in ("masked", "all") for seed, table in enumerate((graphs, padded(graphs, 3)))]
+    assert losses == pytest.approx(losses[:1] * 4, rel=1e-5)
