@@ -87,14 +87,14 @@ def train(config: Config, space, table: Batch, task: torch.nn.Module, probe: Pro
     device = table.ops.device
     optimiser = torch.optim.AdamW(task.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     generator = torch.Generator(device).manual_seed(runtime.mix(config.seed, 2))
-    start, losses, resumed = 0, [], None
+    start, losses, seconds, resumed = 0, [], 0.0, None
     if config.resume and (folder / "last.pt").exists():
         resumed = restore(config, folder / "last.pt", task, optimiser, generator)
-        start, losses = resumed["step"], resumed["losses"]
+        start, losses, seconds = resumed["step"], resumed["losses"], resumed["seconds"]
     runtime.write_json(folder / "config.json", dataclasses.asdict(config))
     log = runtime.Log(folder, config.tensorboard)
     tenth = max(1, config.iterations // 10)
-    saved = time.time()
+    saved, began = time.time(), time.time() - seconds
     task.train()
     with runtime.progress() as bar, runtime.seeded(config.seed, 3):
         if resumed:
@@ -115,25 +115,29 @@ def train(config: Config, space, table: Batch, task: torch.nn.Module, probe: Pro
                 extra = probe.measure(task.encoder) if done % tenth == 0 else {}
                 log.write(done, loss=float(np.mean(losses[-tenth:])), lr=optimiser.param_groups[0]["lr"], **extra)
             if time.time() - saved > 60 or done == config.iterations or done % tenth == 0:
-                save(config, folder / "last.pt", space, task, optimiser, generator, done, losses)
+                save(config, folder / "last.pt", space, task, optimiser, generator, done, losses, time.time() - began)
                 saved = time.time()
     log.close()
     final = float(np.mean(losses[-tenth:]))
+    if start < config.iterations:
+        runtime.write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": final,
+                                                    "seconds": round(time.time() - began, 1)})
     runtime.output.print(f"{config.space}: {config.iterations} steps, loss {final:.4f}; written: {folder / 'last.pt'}")
     return final
 
 
-def save(config: Config, path: Path, space, task, optimiser, generator, step: int, losses: list[float]) -> None:
+def save(config: Config, path: Path, space, task, optimiser, generator, step: int, losses: list[float],
+         seconds: float) -> None:
     encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
     runtime.save_checkpoint(
         path, space=config.space, ops=list(space.ops), encoder=encoder, cell_marks=config.cell_marks,
         weights=task.encoder.state_dict(), config=dataclasses.asdict(config), task=task.state_dict(), optimiser=optimiser.state_dict(),
-        step=step, losses=losses, generator=generator.get_state(), rng=runtime.rng_state(task_device(task)))
+        step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state(task_device(task)))
 
 
 def restore(config: Config, path: Path, task, optimiser, generator) -> dict:
     """Load last.pt into the running objects; a setting that would change the run's course must be as it was."""
-    content = runtime.load_checkpoint(path, ("config", "task", "optimiser", "step", "losses", "generator", "rng"))
+    content = runtime.load_checkpoint(path, ("config", "task", "optimiser", "step", "losses", "seconds", "generator", "rng"))
     free = {"save", "param", "resume", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
     for name, value in dataclasses.asdict(config).items():
         if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:

@@ -104,6 +104,10 @@ def open_pool(config: Config, space) -> tuple:
 def open_folder(config: Config, oracle_name: str, checkpoint: dict | None) -> Path:
     """outdir with a config.json that fits this search. InputError where it holds a search and --resume is not given, or another search."""
     folder = Path(config.outdir).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--outdir {folder}: {error.strerror}; name another folder") from None
     decided = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE_TO_CHANGE}
     decided |= {"oracle": oracle_name, "encoder_sha256": digest(checkpoint["weights"]) if checkpoint else None}
     stored = folder / "config.json"
@@ -113,8 +117,8 @@ def open_folder(config: Config, oracle_name: str, checkpoint: dict | None) -> Pa
         raise InputError(f"{folder} holds a search already: go on with --resume or give another --outdir")
     else:
         try:
-            before = json.loads(stored.read_text())
-        except (OSError, ValueError):
+            before = dict(json.loads(stored.read_text()))
+        except (OSError, ValueError, TypeError):
             raise InputError(f"{stored} is missing or damaged, so its search cannot be resumed: give another --outdir") from None
         for name, value in decided.items():
             if before.get(name) != value:
@@ -142,7 +146,7 @@ def rounds(config: Config):
 
 def search(config: Config, chooser: Chooser, history: History, budget: Budget, folder: Path) -> None:
     """Algorithm 1. A round depends on (seed, t) and the rounds before it, so an interrupted one is chosen again, alike, and finished."""
-    whole_lines(folder / "log.jsonl")
+    whole_lines(folder / "log.jsonl")  # cuts what a kill has torn, before more is appended
     log = runtime.Log(folder)
     with runtime.progress() as bar:
         task = bar.add_task("search", total=config.N, completed=len(history))
@@ -300,12 +304,12 @@ def write_curve(path: Path, queries: list[Query]) -> None:
 
 def print_result(result: dict, folder: Path) -> None:
     seconds = result["seconds"]
-    table = Table("validation", "test", "at query", "of", "seconds", "fitting", "scoring", "querying", title=(
+    table = Table("validation", "test", "query", "seconds", "fitting", "scoring", "querying", title=(
         f"{result['space']}, {result['dataset']}, strategy {result['algo']}, seed {result['seed']}, "
         + (f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch")))
     test = "unknown" if result["test"] is None else f"{result['test']:.3f}"
     shares = (f"{seconds[name] / max(seconds['all'], 1e-9):.1%}" for name in ("fit", "score", "query"))
-    table.add_row(f"{result['validation']:.3f}", test, str(result["query"]), str(result["N"]), f"{seconds['all']:.1f}", *shares)
+    table.add_row(f"{result['validation']:.3f}", test, f"{result['query']} of {result['N']}", f"{seconds['all']:.1f}", *shares)
     runtime.output.print(table)
     runtime.output.print(f"best by validation: {result['architecture']}\noracle: {result['oracle']}\n"
                          f"written: {folder}/ history.jsonl, best.json, curve.csv, curve.png, best_cell.png", markup=False, highlight=False)

@@ -24,7 +24,7 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
     """
     figure = Figure(figsize=(6.4, 4.0), facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(xlabel="queries", ylabel="best validation accuracy so far (%)")
-    axes.set_title(title, loc="left", color=INK, size=11, weight="bold")
+    axes.set_title(title, loc="left", color=INK, size=11, weight="bold", pad=10)
     lowest, highest = [], [] if optimum is None else [optimum]
     for (label, values), colour in zip(runs.items(), LINES * len(runs)):
         best = np.maximum.accumulate(np.asarray(values, float), axis=1)  # [R, N]
@@ -35,7 +35,7 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
         if count > 1:
             axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, lw=0, step="post", zorder=2)
         else:
-            axes.scatter(x, values[0], s=9, color=colour, alpha=0.45, lw=0, zorder=2)
+            axes.scatter(x, values[0], s=9, color=colour, alpha=0.45, lw=0, zorder=2, label=f"{label}: each query")
         lowest.append(max(mean[0], np.median(values)) if count == 1 else mean[min(9, len(x) - 1)] - std[min(9, len(x) - 1)])
         highest.append((mean + std).max())
     if optimum is not None:
@@ -48,6 +48,6 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, color=FAINT, labelsize=9)
-    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
+    axes.legend(loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9, labelcolor=INK)
     path = Path(path).expanduser()
     atomic_write(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=160))

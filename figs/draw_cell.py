@@ -2,11 +2,10 @@
 
     python -m figs.draw_cell --space darts --arch DARTS_V2 --out cell.png
 
-The suffix of the file (.png, .svg, .pdf) is its format. Graphviz draws where its program `dot` is installed, else matplotlib.
+The suffix of the file (.png, .svg, .pdf) is its format. Graphviz draws where its program `dot` works, else matplotlib.
 """
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, NamedTuple
@@ -102,13 +101,13 @@ def draw(space, arch, path: str | Path) -> None:
     path = Path(path).expanduser()
     if path.suffix not in FORMATS:
         raise InputError(f"{path}: the picture's name must end in {', '.join(FORMATS)}")
-    panels = PANELS.get(space.name, vertex_panels)(space, arch)
-    if shutil.which("dot"):
-        picture = dot_source(panels).pipe(format=path.suffix[1:])
+    panels, kind = PANELS.get(space.name, vertex_panels)(space, arch), path.suffix[1:]
+    try:
+        picture = dot_source(panels).pipe(format=kind, quiet=True)
         atomic_write(path, lambda file: file.write(picture))
-    else:
+    except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
         figure = matplotlib_figure(panels)
-        atomic_write(path, lambda file: figure.savefig(file, format=path.suffix[1:], dpi=200))
+        atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=200))
 
 
 def alive(panel: Panel) -> set[int]:

@@ -1,14 +1,17 @@
-"""Ensembles are their members side by side and never mix; Child-Tuning keeps the share of the gradient that it says."""
+"""Ensembles are their members side by side and never mix, alone and in fit(); Child-Tuning keeps the share that it says."""
+import numpy as np
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
+import finetune
 import runtime
 import spaces
 from models import ENCODERS, build_encoder
 from models.batch import Batch
 from models.child_tuning import ChildTuning
 from models.ensemble import Ensemble
+from models.losses import LOSSES
 from models.predictor import Predictor
 
 SPACE = spaces.get("nasbench201")
@@ -197,3 +200,65 @@ def test_p_of_one_changes_nothing(mode):
     child = ChildTuning(mode, 1.0, generator)
     child.measure(ensemble, linear_losses(ensemble, 1, generator)[0])
     assert (masked(child, ensemble) == 1).all()
+
+
+# fit() ----------------------------------------------------------------------------------------------------------------
+
+TABLE = Batch.of(SPACE.table(60, np.random.default_rng(0)))
+LABEL = np.random.default_rng(1).normal(90, 3, (2, 32))  # [M, n], of the first 32 graphs for both members
+
+
+def recipe(**settings) -> finetune.Recipe:
+    return finetune.Recipe(**{"width": 16, "layers": 1, "heads": 2, "epochs": 4, **settings})
+
+
+def fit(label: np.ndarray, **settings) -> tuple[list[dict], list[dict]]:
+    """The weights of two members before and after."""
+    predictors = finetune.new_predictors(recipe(**settings), len(SPACE.ops), None, [0, 1])
+    rows = np.tile(np.arange(label.shape[1]), (2, 1))  # [M, n]
+    ensemble = finetune.fit(recipe(**settings), predictors, TABLE, rows, label, 0)
+    return [Ensemble(predictors).member(i) for i in range(2)], [ensemble.member(i) for i in range(2)]
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("settings", [{}, {"finetune_fixed_encoder": True}, {"loss": "mse"}, {"child_tuning_p": 0.5},
+                                      {"child_tuning_p": 0.5, "child_tuning_mode": "D"}], ids=str)
+def test_labels_of_one_member_do_not_reach_another(settings):
+    other = LABEL.copy()
+    other[0] = LABEL[0, ::-1]
+    (_, before), (_, after) = fit(LABEL, **settings), fit(other, **settings)
+    assert same(before[1], after[1]) and not same(before[0], after[0])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_unit_of_the_labels_does_not_matter(loss):
+    (_, percent), (_, other) = fit(LABEL, loss=loss), fit(LABEL / 128, loss=loss)  # a power of two rounds nothing
+    assert all(map(same, percent, other))
+
+
+def test_child_tuning_d_moves_its_share_of_the_encoder_and_the_whole_head():
+    """Without weight decay, which is no gradient and moves every entry."""
+    for before, after in zip(*fit(LABEL, child_tuning_mode="D", child_tuning_p=0.2, weight_decay=0.0)):
+        moved = {name: before[name] != after[name] for name in before}
+        encoder = torch.cat([entries.flatten() for name, entries in moved.items() if name.startswith("encoder.")])  # [E]
+        assert encoder.sum() == round(0.2 * len(encoder))
+        assert all(entries.any() for name, entries in moved.items() if name.startswith("head."))
+
+
+@pytest.mark.parametrize("n, batch_size", [(32, 0), (32, 10), (7, 3), (5, 100), (9, 1)])
+def test_every_step_is_reported(n, batch_size):
+    calls, settings = [], recipe(finetune_batch_size=batch_size, epochs=3)
+    predictors = finetune.new_predictors(settings, len(SPACE.ops), None, [0])
+    finetune.fit(settings, predictors, TABLE, np.arange(n)[None], LABEL[:1, :n], 0, lambda: calls.append(1))
+    assert len(calls) == finetune.steps(settings, n) > 0
+
+
+def test_scoring_is_done_without_dropout_and_in_pieces():
+    ensemble = Ensemble(members(2, dropout=0.5)).train()
+    scores = finetune.score(ensemble, TABLE)
+    assert scores.shape == (2, 60) and np.allclose(scores, finetune.score(ensemble, TABLE, chunk=14), atol=1e-5)
+    rows = np.array([5, 3, 3])
+    assert np.allclose(finetune.score(ensemble, TABLE, rows), scores[:, rows], atol=1e-5)

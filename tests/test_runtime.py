@@ -112,7 +112,7 @@ def test_a_value_of_the_wrong_type_is_refused(refused, stored, words):
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_numbers_are_finite(refused, value):
-    assert "lr" in refused("--lr", value)
+    assert "lr" in refused(f"--lr={value}")
 
 
 @pytest.mark.parametrize("flags, words", [

