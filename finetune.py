@@ -41,13 +41,13 @@ class Recipe:
     width: int = setting(64, "width D of the encoder, from scratch")
     layers: int = setting(4, "layers of the encoder, from scratch")
     heads: int = setting(4, "attention heads of the encoder, from scratch")
-    dropout: float = setting(0.0, "dropout of the encoder")
+    dropout: float = setting(0.2, "dropout of the encoder")
     predictor_dropout: float = setting(0.0, "dropout of the MLP head")
     finetune_fixed_encoder: bool = setting(False, "train the MLP head only, on the embeddings of the frozen encoder")
     finetune_batch_size: int = setting(0, "labels a step; 0 = a tenth of the labels, at least 16")
     epochs: int = setting(60, "passes over the labels")
-    lr_encoder: float = setting(1e-3, "peak learning rate of the encoder")
-    lr_predictor: float = setting(1e-3, "peak learning rate of the MLP head")
+    lr_encoder: float = setting(2e-3, "peak learning rate of the encoder")
+    lr_predictor: float = setting(2e-3, "peak learning rate of the MLP head")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
     warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that")
     loss: str = setting("soft_bce", "ranking loss", tuple(LOSSES))
@@ -122,7 +122,7 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
     groups = {"encoder": recipe.lr_encoder, "head": recipe.lr_predictor}
     optimiser = torch.optim.AdamW(
         [{"params": [p for name, p in trained.params.items() if (name.split("/")[0] == "encoder") == (group == "encoder")],
-          "lr": lr, "peak": lr} for group, lr in groups.items()], weight_decay=recipe.weight_decay)
+          "lr": lr, "peak": lr} for group, lr in groups.items()], weight_decay=recipe.weight_decay, fused=True)
     child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p, torch.Generator(device).manual_seed(runtime.mix(seed, 3)))
     with runtime.seeded(seed, 4):  # dropout
         trained.train()

@@ -21,7 +21,7 @@ import spaces
 from models import ENCODERS, build_encoder
 from models.batch import Batch
 from models.metrics import kendall_tau
-from models.pretext import MaskedAutoencoder
+from models.pretext import TASKS, Pretext, target_table, total
 from runtime import setting
 from spaces import InputError, labels as label_tables
 from spaces.protocols import PROTOCOLS, default_protocol, split
@@ -37,14 +37,15 @@ class Config:
     layers: int = setting(4, "layers of the encoder")
     heads: int = setting(4, "attention heads of the encoder")
     dropout: float = setting(0.0, "dropout of the encoder")
+    tasks: str = setting("mask,flow,signature", "pretext tasks, a comma list of mask, flow, signature (models/pretext.py)")
     mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n")
     pretrain_target: str = setting("masked", "vertices that the loss looks at", ("masked", "all"))
-    batch_size: int = setting(1024, "graphs a step")
-    iterations: int = setting(2000, "steps")
+    batch_size: int = setting(512, "graphs a step")
+    iterations: int = setting(600, "steps")
     lr: float = setting(2e-3, "peak learning rate (AdamW, cosine after warm-up)")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
     warmup: float = setting(0.05, "share of the steps in which the learning rate rises")
-    archs: int = setting(0, "architectures to train on, drawn uniformly; 0 = the whole space, or 100,000 where it has no end")
+    archs: int = setting(60_000, "architectures to train on, drawn uniformly from a larger space; 0 = the whole space")
     data: str = setting("", "train on the architectures of this file (gen_json_301.py) instead")
     cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
     seed: int = setting(0, "seed of weights, architectures, batches and masks")
@@ -64,38 +65,52 @@ def main(argv: list[str] | None = None) -> float:
     """Returns the mean loss of the last tenth of the run."""
     config = runtime.parse(Config, argv, __doc__)
     device = runtime.choose_device(config.device, config.threads)
+    tasks = parse_tasks(config.tasks)
     folder = Path(config.save)
     if (folder / "last.pt").exists() and not config.resume:
         raise InputError(f"{folder} holds a run already: add --resume to go on with it, or give another --save")
     space = spaces.get(config.space, **({} if config.cell_marks else {"cell_marks": False}))
     table = Batch.of(architectures(config, space)).to(device)
+    with runtime.console.status("computing the targets of the pretext tasks"):
+        target, widths = target_table(table, tasks, space.ops)
     with runtime.seeded(config.seed, 1):
-        task = MaskedAutoencoder(build_encoder(dataclasses.asdict(config), len(space.ops)), config.mask_ratio, config.pretrain_target)
-    return train(config, space, table, task.to(device), Probe(config, space, device), folder)
+        encoder = build_encoder(dataclasses.asdict(config), len(space.ops))
+        pretext = Pretext(encoder, tasks, widths, config.mask_ratio, config.pretrain_target)
+    return train(config, space, (table, target), pretext.to(device), Probe(config, space, device), folder)
 
 
 def architectures(config: Config, space) -> spaces.Graphs:
     """The graphs to train on. Nothing here reads a label."""
     if config.data:
         return space.encode_keys(label_tables.read_architectures(config.data, space))
-    if config.archs or space.size is None:
-        return space.table(config.archs or 100_000, np.random.default_rng([config.seed, 0]))
+    if config.archs and (space.size is None or config.archs < space.size):
+        return space.table(config.archs, np.random.default_rng([config.seed, 0]))
     return space.table()
 
 
-def train(config: Config, space, table: Batch, task: torch.nn.Module, probe: Probe, folder: Path) -> float:
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """'mask,flow' -> ("mask", "flow"), in the order of TASKS."""
+    given = text.split(",")
+    unknown = [task for task in given if task not in TASKS]
+    if unknown or len(set(given)) < len(given):
+        raise InputError(f"--tasks {text}: give a comma list of {', '.join(TASKS)}, each at most once")
+    return tuple(task for task in TASKS if task in given)
+
+
+def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretext: Pretext, probe: Probe, folder: Path) -> float:
+    table, target = data
     device = table.ops.device
-    optimiser = torch.optim.AdamW(task.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = torch.optim.AdamW(pretext.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     generator = torch.Generator(device).manual_seed(runtime.mix(config.seed, 2))
     start, losses, seconds, resumed = 0, [], 0.0, None
     if config.resume and (folder / "last.pt").exists():
-        resumed = restore(config, folder / "last.pt", task, optimiser, generator)
+        resumed = restore(config, folder / "last.pt", pretext, optimiser, generator)
         start, losses, seconds = resumed["step"], resumed["losses"], resumed["seconds"]
     runtime.write_json(folder / "config.json", dataclasses.asdict(config))
     log = runtime.Log(folder, config.tensorboard)
     tenth = max(1, config.iterations // 10)
     saved, began = time.time(), time.time() - seconds
-    task.train()
+    pretext.train()
     with runtime.progress() as bar, runtime.seeded(config.seed, 3):
         if resumed:
             runtime.set_rng_state(resumed["rng"], device)
@@ -103,19 +118,21 @@ def train(config: Config, space, table: Batch, task: torch.nn.Module, probe: Pro
         for step in range(start, config.iterations):
             optimiser.param_groups[0]["lr"] = config.lr * finetune.warm_cosine(step / config.iterations, config.warmup)
             index = torch.randint(table.graphs, (config.batch_size,), generator=generator, device=device)  # [B]
-            loss = task(table.rows(index), generator)
+            parts = pretext(table.rows(index), None if target is None else target[index], generator)
+            loss = total(parts)
             optimiser.zero_grad()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(task.parameters(), 5.0)
+            torch.nn.utils.clip_grad_norm_(pretext.parameters(), 5.0)
             optimiser.step()
             losses.append(loss.item())
             bar.update(line, advance=1, description=f"pretrain {config.space} loss {np.mean(losses[-50:]):.4f}")
             done = step + 1
             if done % tenth == 0 or done == config.iterations:
-                extra = probe.measure(task.encoder) if done % tenth == 0 else {}
-                log.write(done, loss=float(np.mean(losses[-tenth:])), lr=optimiser.param_groups[0]["lr"], **extra)
+                extra = probe.measure(pretext.encoder) if done % tenth == 0 else {}
+                log.write(done, loss=float(np.mean(losses[-tenth:])), **{f"loss_{t}": float(x) for t, x in parts.items()},
+                          lr=optimiser.param_groups[0]["lr"], **extra)
             if time.time() - saved > 60 or done == config.iterations or done % tenth == 0:
-                save(config, folder / "last.pt", space, task, optimiser, generator, done, losses, time.time() - began)
+                save(config, folder / "last.pt", space, pretext, optimiser, generator, done, losses, time.time() - began)
                 saved = time.time()
     log.close()
     final = float(np.mean(losses[-tenth:]))
@@ -126,31 +143,31 @@ def train(config: Config, space, table: Batch, task: torch.nn.Module, probe: Pro
     return final
 
 
-def save(config: Config, path: Path, space, task, optimiser, generator, step: int, losses: list[float],
+def save(config: Config, path: Path, space, pretext, optimiser, generator, step: int, losses: list[float],
          seconds: float) -> None:
     encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
     runtime.save_checkpoint(
         path, space=config.space, ops=list(space.ops), encoder=encoder, cell_marks=config.cell_marks,
-        weights=task.encoder.state_dict(), config=dataclasses.asdict(config), task=task.state_dict(), optimiser=optimiser.state_dict(),
-        step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state(task_device(task)))
+        weights=pretext.encoder.state_dict(), config=dataclasses.asdict(config), pretext=pretext.state_dict(), optimiser=optimiser.state_dict(),
+        step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state(device_of(pretext)))
 
 
-def restore(config: Config, path: Path, task, optimiser, generator) -> dict:
+def restore(config: Config, path: Path, pretext, optimiser, generator) -> dict:
     """Load last.pt into the running objects; a setting that would change the run's course must be as it was."""
-    content = runtime.load_checkpoint(path, ("config", "task", "optimiser", "step", "losses", "seconds", "generator", "rng"))
+    content = runtime.load_checkpoint(path, ("config", "pretext", "optimiser", "step", "losses", "seconds", "generator", "rng"))
     free = {"save", "param", "resume", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
     for name, value in dataclasses.asdict(config).items():
         if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:
             raise InputError(f"{path} was made with {name} = {content['config'].get(name)!r}, not {value!r}: give the same to --resume, "
                              "or another --save")
-    task.load_state_dict(content["task"])
+    pretext.load_state_dict(content["pretext"])
     optimiser.load_state_dict(content["optimiser"])
     generator.set_state(content["generator"])
     return content
 
 
-def task_device(task: torch.nn.Module) -> torch.device:
-    return next(task.parameters()).device
+def device_of(module: torch.nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 class Probe:

@@ -13,26 +13,30 @@ from typing import Callable, NamedTuple
 import graphviz
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path as Curve
 
 import runtime
 import spaces
+from figs import style
 from figs.layout import Layout, layered
-from figs.style import FAINT, INK, OPERATIONS, PAPER, text_width, tint
+from figs.style import FAINT, INK, OPERATIONS, PAPER, tint
 from runtime import setting
-from spaces import InputError, darts, nasbench201
+from spaces import darts, nasbench201
 from spaces.cache import atomic_write
 
 POINTS = 10.0  # size of the labels
-HEIGHT, PADDING, MARGIN, TITLE, HEAD = 0.3, 0.1, 0.2, 0.36, 0.1  # inches: box, beside its label, around a panel, above it, arrow head
-FORMATS = (".png", ".svg", ".pdf")
+HEIGHT, PADDING = 0.3, 0.1  # inches: of a box, beside its label
+MARGIN, TITLE = 0.2, 0.36  # inches: around a panel, above it
+HEAD = 0.1  # inches that an arrow head takes
+PALE = 0.35  # strength of what the output does not depend on
 
 
 class Panel(NamedTuple):
-    """One graph of a picture. boxes: an operation's name, or any other text for a plain box; arrows (from, to), from < to.
+    """One graph of a picture.
 
-    The last box is the output. What lies on no path from one of the boxes `inputs` to it is drawn pale.
+    boxes   an operation's name, or any other text for a plain box; the last one is the output
+    arrows  (from, to) with from < to
+    inputs  boxes; what lies on no path from one of them to the output is drawn pale
     """
 
     title: str
@@ -46,20 +50,23 @@ class Panel(NamedTuple):
 def vertex_panels(space, arch) -> list[Panel]:
     """Any space, as the encoder sees it: one panel a cell, a box a vertex."""
     graphs = space.encode([arch])
-    ops, adj, marks = graphs.ops[0].numpy(), graphs.adj[0].numpy(), graphs.marks[0].numpy()
+    n = int(graphs.n[0])
+    ops, adj, marks = (field[0].numpy() for field in (graphs.ops, graphs.adj, graphs.marks))
     panels = []
-    for mark in np.unique(marks[:graphs.n[0]]):
-        cell = np.flatnonzero(marks[:graphs.n[0]] == mark)
-        inner = adj[np.ix_(cell, cell)]  # [v, v]
+    for mark in np.unique(marks[:n]):
+        vertices = np.flatnonzero(marks[:n] == mark)  # [v]
+        inner = adj[np.ix_(vertices, vertices)]  # [v, v]
         arrows = [(u, v) for u, v in np.argwhere(inner).tolist()]
-        panels.append(Panel("", [space.ops[op] for op in ops[cell]], arrows, np.flatnonzero(inner.sum(0) == 0).tolist()))
+        sources = np.flatnonzero(inner.sum(0) == 0).tolist()
+        panels.append(Panel("", [space.ops[op] for op in ops[vertices]], arrows, sources))
     return panels
 
 
 def nasbench201_panels(space, arch) -> list[Panel]:
     """The four nodes, and between them the operations other than none."""
-    edges = [(start, end, nasbench201.OPERATIONS[digit]) for (start, end), digit in zip(nasbench201.EDGES, arch)]
-    return [operations_between(["input", "node 1", "node 2", "output"], [e for e in edges if e[2] != "none"], 1, "")]
+    operations = [nasbench201.OPERATIONS[digit] for digit in arch]
+    edges = [(*ends, operation) for ends, operation in zip(nasbench201.EDGES, operations) if operation != "none"]
+    return [between(["input", "node 1", "node 2", "output"], edges, 1, "")]
 
 
 def darts_panels(space, arch) -> list[Panel]:
@@ -69,12 +76,15 @@ def darts_panels(space, arch) -> list[Panel]:
     for title, cell in (("normal cell", arch.normal), ("reduction cell", arch.reduce)):
         edges = [(start, 2 + i // 2, operation) for i, (operation, start) in enumerate(cell)]
         edges += [(node, 6, "") for node in darts.NODES]
-        panels.append(operations_between(nodes, edges, 2, title))
+        panels.append(between(nodes, edges, 2, title))
     return panels
 
 
-def operations_between(nodes: list[str], edges: list[tuple[int, int, str]], inputs: int, title: str) -> Panel:
-    """Nodes, the first of them inputs, joined by edges (from, to, operation): a box before the node entered, or where "" a mere arrow."""
+def between(nodes: list[str], edges: list[tuple[int, int, str]], inputs: int, title: str) -> Panel:
+    """Nodes, the first of them inputs, joined by edges (from, to, operation).
+
+    An operation becomes a box between the nodes; where it is "" the edge is a mere arrow.
+    """
     boxes, arrows, place = [], [], []
     for node, label in enumerate(nodes):
         ready = []
@@ -97,17 +107,15 @@ PANELS: dict[str, Callable] = {  # a space that is not here is drawn by its vert
 
 
 def draw(space, arch, path: str | Path) -> None:
-    """Draw an architecture of the space into the file, atomically. InputError for a suffix that is none of FORMATS."""
+    """Draw an architecture of the space into the file, atomically. InputError for a suffix of no picture."""
     path = Path(path).expanduser()
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path}: the picture's name must end in {', '.join(FORMATS)}")
-    panels, kind = PANELS.get(space.name, vertex_panels)(space, arch), path.suffix[1:]
+    kind = style.format_of(path)
+    panels = PANELS.get(space.name, vertex_panels)(space, arch)
     try:
         picture = dot_source(panels).pipe(format=kind, quiet=True)
         atomic_write(path, lambda file: file.write(picture))
     except (graphviz.ExecutableNotFound, graphviz.CalledProcessError):
-        figure = matplotlib_figure(panels)
-        atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=200))
+        style.save(matplotlib_figure(panels), path)
 
 
 def alive(panel: Panel) -> set[int]:
@@ -122,53 +130,48 @@ def alive(panel: Panel) -> set[int]:
     return fed & feeding | {*panel.inputs, len(panel.boxes) - 1}
 
 
-def look(box: str, living: bool) -> tuple[str, str, str, str]:
+def look(box: str, living: bool = True) -> tuple[str, str, str, str]:
     """Label, fill, outline and ink of a box."""
-    label, colour = OPERATIONS.get(box, (box, None))
+    label, colour = OPERATIONS.get(box, (box, FAINT))
     if not living:
-        return label, PAPER, tint(colour or FAINT, 0.35), tint(INK, 0.35)
-    return (label, tint(colour, 0.2), colour, INK) if colour else (label, "#eef0f2", FAINT, INK)
+        return label, PAPER, tint(colour, PALE), tint(INK, PALE)
+    return label, tint(colour, 0.2 if box in OPERATIONS else 0.14), colour, INK
 
 
 # matplotlib -----------------------------------------------------------------------------------------------------------
 
 def matplotlib_figure(panels: list[Panel]) -> Figure:
-    """The panels side by side, in inches, as large as they need."""
+    """The panels side by side, as large as they need."""
     layouts = [layered([(box_width(box), HEIGHT) for box in panel.boxes], panel.arrows) for panel in panels]
     title = TITLE if any(panel.title for panel in panels) else 0
     widths = [layout.size[0] + 2 * MARGIN for layout in layouts]
     height = max(layout.size[1] for layout in layouts) + 2 * MARGIN + title
-    figure = Figure(figsize=(sum(widths), height), facecolor=PAPER)
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, sum(widths)), ylim=(0, height))
-    axes.axis("off")
+    figure, axes = style.canvas(sum(widths), height)
     for panel, layout, left in zip(panels, layouts, np.cumsum([0, *widths])):
         corner = np.array([left + MARGIN, height - title - MARGIN - layout.size[1]])
         draw_panel(axes, panel, layout, corner)
-        axes.text(left + MARGIN + layout.size[0] / 2, height - MARGIN, panel.title, size=POINTS + 2, weight="bold", color=INK,
-                  ha="center", va="top")
+        middle = left + MARGIN + layout.size[0] / 2
+        style.words(axes, middle, height - MARGIN, panel.title, POINTS + 2, weight="bold", va="top")
     return figure
 
 
 def box_width(box: str) -> float:
-    return max(HEIGHT, text_width(look(box, True)[0], POINTS) + 2 * PADDING)
+    return max(HEIGHT, style.text_width(look(box)[0], POINTS) + 2 * PADDING)
 
 
 def draw_panel(axes, panel: Panel, layout: Layout, corner: np.ndarray) -> None:
     living = alive(panel)
     for (u, v), route in zip(panel.arrows, layout.routes):
-        vivid = {u, v} <= living
-        axes.add_patch(FancyArrowPatch(path=smooth(route + corner), arrowstyle="-|>", mutation_scale=9, lw=1.1, shrinkA=0, shrinkB=0,
-                                       color=INK if vivid else tint(INK, 0.35), joinstyle="miter", zorder=1 if vivid else 0))
+        ink, zorder = (INK, 1) if {u, v} <= living else (tint(INK, PALE), 0)
+        style.arrow(axes, ink, 0.75, zorder, path=smooth(route + corner))
     for v, (box, center) in enumerate(zip(panel.boxes, layout.center + corner)):
         label, fill, outline, ink = look(box, v in living)
-        width = box_width(box)
-        axes.add_patch(FancyBboxPatch(center - (width / 2, HEIGHT / 2), width, HEIGHT, boxstyle="round,pad=0,rounding_size=0.08",
-                                      facecolor=fill, edgecolor=outline, lw=1.2, zorder=2))
-        axes.text(*center, label, size=POINTS, color=ink, ha="center", va="center_baseline", zorder=3)
+        style.box(axes, center, (box_width(box), HEIGHT), fill, outline)
+        style.words(axes, *center, label, POINTS, color=ink)
 
 
 def smooth(route: np.ndarray) -> Curve:
-    """A curve through the points [2r, 2] of a route: S-bends between rows, straight through the rows and under the arrow head."""
+    """A curve through the points [2r, 2] of a route: S-bends between rows, straight through them and at the head."""
     stops = route.copy()
     stops[-1, 1] += HEAD
     points, codes = [route[0]], [Curve.MOVETO]
@@ -183,10 +186,12 @@ def smooth(route: np.ndarray) -> Curve:
 
 def dot_source(panels: list[Panel]) -> graphviz.Digraph:
     """The same picture for `dot`: same labels, colours and panels."""
-    picture = graphviz.Digraph(graph_attr={"nodesep": "0.22", "ranksep": "0.35", "dpi": "200", "fontname": "DejaVu Sans"},
-                               node_attr={"shape": "box", "style": "rounded,filled", "fontname": "DejaVu Sans", "fontsize": str(POINTS),
-                                          "height": str(HEIGHT), "width": str(HEIGHT), "margin": "0.1,0.04"},
-                               edge_attr={"arrowsize": "0.6", "penwidth": "1.1"})
+    font = {"fontname": "DejaVu Sans"}
+    picture = graphviz.Digraph(
+        graph_attr={**font, "nodesep": "0.22", "ranksep": "0.35", "dpi": "200"},
+        node_attr={**font, "fontsize": str(POINTS), "shape": "box", "style": "rounded,filled", "margin": "0.1,0.04",
+                   "width": str(HEIGHT), "height": str(HEIGHT)},
+        edge_attr={"arrowsize": "0.6", "penwidth": "1.1"})
     for p, panel in enumerate(panels):
         living = alive(panel)
         with picture.subgraph(name=f"cluster_{p}", graph_attr={"label": panel.title, "penwidth": "0"}) as cluster:
@@ -194,7 +199,7 @@ def dot_source(panels: list[Panel]) -> graphviz.Digraph:
                 label, fill, outline, ink = look(box, v in living)
                 cluster.node(f"{p}_{v}", label, fillcolor=fill, color=outline, fontcolor=ink)
             for u, v in panel.arrows:
-                cluster.edge(f"{p}_{u}", f"{p}_{v}", color=INK if {u, v} <= living else tint(INK, 0.35))
+                cluster.edge(f"{p}_{u}", f"{p}_{v}", color=INK if {u, v} <= living else tint(INK, PALE))
     return picture
 
 

@@ -1,6 +1,6 @@
-"""Layered layout of a small DAG (Sugiyama, Tagawa and Toda 1981): boxes in rows from top to bottom, edges that pass no box.
+"""Layered layout of a small DAG: boxes in rows from top to bottom (Sugiyama, Tagawa and Toda 1981).
 
-An edge that spans several rows gets a corridor of its own in each row between, so its route never touches a box.
+An edge that spans several rows gets a corridor of its own in each row between, so that it never crosses a box.
 """
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ Edge = tuple[int, int]
 
 
 class Layout(NamedTuple):
-    """center float[n, 2] of each box; routes: for each edge float[points, 2], two points a row (top and bottom); size (width, height).
+    """Lengths are in the unit of the sizes given, from the lower left corner.
 
-    The origin is the lower left corner; lengths are in the unit of the sizes given.
+    center  float[n, 2] of each box
+    routes  float[2r, 2] for each edge: the lower end of its first box, a corridor's two ends in each row between, the
+            upper end of its last box
+    size    (width, height) of the whole
     """
 
     center: np.ndarray
@@ -28,7 +31,10 @@ class Layout(NamedTuple):
 
 
 def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Layout:
-    """sizes: (width, height) of n boxes; edges: (from, to) with from < to. Sources go to the top, box n-1 alone to the bottom row."""
+    """sizes: (width, height) of n boxes; edges: (from, to) with from < to.
+
+    Boxes that nothing enters go to the top row, box n-1 alone to the bottom row.
+    """
     rows = row_of(len(sizes), edges)
     widths = [width for width, _ in sizes]
     chains, links = [], []  # an edge's vertices from top to bottom; all steps from one row to the next
@@ -44,8 +50,9 @@ def layered(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> Layo
     top = sum(heights) + ROW_GAP * (len(heights) - 1)
     y = top - np.cumsum([0, *heights[:-1]]) - ROW_GAP * np.arange(len(heights)) - np.array(heights) / 2  # [rows]
     center = np.column_stack([x, y[rows]])  # [vertices, 2]
-    half = np.array([[0, h / 2] for h in heights])[rows]  # [vertices, 2]
-    routes = [np.stack([center[chain] + half[chain], center[chain] - half[chain]], 1).reshape(-1, 2)[1:-1] for chain in chains]
+    half = np.array([[0, height / 2] for height in heights])[rows]  # [vertices, 2]
+    ends = np.stack([center + half, center - half], axis=1)  # [vertices, 2, 2] upper and lower
+    routes = [ends[chain].reshape(-1, 2)[1:-1] for chain in chains]  # [2r, 2]
     return Layout(center[:len(sizes)], routes, (float((x + np.array(widths) / 2).max()), float(top)))
 
 
@@ -75,13 +82,17 @@ def fewest_crossings(rows: Sequence[int], links: Sequence[Edge]) -> list[list[in
     start = [[v for v, row in enumerate(rows) if row == r] for r in range(max(rows) + 1)]
     rng = np.random.default_rng(0)  # the same picture every time
     best = None
+
+    def barycentre(v: int) -> float:  # of the neighbours in the row before; places count from a row's middle
+        return float(np.mean([place[u] for u in neighbours[side][v] or [v]]))
+
     for attempt in range(12):
         order = [row if attempt == 0 else rng.permutation(row).tolist() for row in start]
         for sweep in range(12):
             side = sweep % 2
             for row in order if side == 0 else reversed(order):
                 place = {v: i - len(r) / 2 for r in order for i, v in enumerate(r)}
-                row.sort(key=lambda v: (np.mean([place[u] for u in neighbours[side][v]]) if neighbours[side][v] else place[v]))
+                row.sort(key=barycentre)
             for candidate in (order, [row[::-1] for row in order]):
                 cost = crossings(candidate, links), disorder(candidate[:1]), disorder(candidate)
                 if best is None or cost < best[0]:
@@ -132,7 +143,7 @@ def abscissas(order: list[list[int]], widths: Sequence[float], links: Sequence[E
         for i, v in enumerate(row):
             x_of[v, len(least) - i:len(least) + 1] = 1
             least.append(-np.inf if i == 0 else (widths[row[i - 1]] + widths[v]) / 2 + GAP)
-    rows = np.array([x_of[u] - x_of[v] for u, v in links] + [0.02 * x for x in x_of])  # the last keep what nothing links near the middle
+    rows = np.array([x_of[u] - x_of[v] for u, v in links] + list(0.02 * x_of))  # the last: to the middle, faintly
     leaving, entering = (np.bincount(ends, minlength=len(place)) for ends in np.array(links, int).reshape(-1, 2).T)
     fan = np.array([max(leaving[u], entering[v]) for u, v in links], int)
     weight = np.append(fan ** -0.5, np.ones(len(place)))

@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from strategies.base import Pool, Query, Strategy
+from strategies.history import History, best_of, whole_lines
 from strategies.random import Random
 
 STRATEGIES = {"r": Random}
 
-__all__ = ["Pool", "Query", "STRATEGIES", "Strategy"]
+__all__ = ["History", "Pool", "Query", "STRATEGIES", "Strategy", "best_of", "whole_lines"]

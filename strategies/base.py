@@ -78,7 +78,7 @@ class Strategy:
         raise NotImplementedError
 
     def rank(self, scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What the candidates are ranked by, float[C], highest first, given the scores float[M, C] of the ensemble's M members."""
+        """What the candidates are ranked by, float[C], highest first; scores float[M, C] are those of the M members."""
         return scores.mean(0)
 
     def observe(self, queries: Sequence[Query]) -> None:

@@ -1,4 +1,4 @@
-"""Ensembles are their members side by side and never mix, alone and in fit(); Child-Tuning keeps the share that it says."""
+"""An ensemble is its members side by side, which never mix, in fit() too; Child-Tuning keeps the share that it says."""
 import numpy as np
 import pytest
 import torch
@@ -141,7 +141,7 @@ def masked(child: ChildTuning, ensemble: Ensemble) -> torch.Tensor:
 
 
 def linear_losses(ensemble: Ensemble, count: int, generator: torch.Generator) -> tuple[list, list[torch.Tensor]]:
-    """Losses whose gradients are known: sums of the parameters times random numbers. And those gradients, [M, E] each."""
+    """Sums of the parameters times random numbers as losses, and their gradients, [M, E] each."""
     losses, gradients = [], []
     for _ in range(count):
         factors = {name: torch.randn(p.shape, generator=generator) for name, p in ensemble.params.items()}
@@ -228,7 +228,7 @@ def same(a: dict, b: dict) -> bool:
                                       {"child_tuning_p": 0.5, "child_tuning_mode": "D"}], ids=str)
 def test_labels_of_one_member_do_not_reach_another(settings):
     other = LABEL.copy()
-    other[0] = LABEL[0, ::-1]
+    other[0] = 1000 * LABEL[0, ::-1]
     (_, before), (_, after) = fit(LABEL, **settings), fit(other, **settings)
     assert same(before[1], after[1]) and not same(before[0], after[0])
 
@@ -243,7 +243,7 @@ def test_child_tuning_d_moves_its_share_of_the_encoder_and_the_whole_head():
     """Without weight decay, which is no gradient and moves every entry."""
     for before, after in zip(*fit(LABEL, child_tuning_mode="D", child_tuning_p=0.2, weight_decay=0.0)):
         moved = {name: before[name] != after[name] for name in before}
-        encoder = torch.cat([entries.flatten() for name, entries in moved.items() if name.startswith("encoder.")])  # [E]
+        encoder = torch.cat([moved[name].flatten() for name in moved if name.startswith("encoder.")])  # [E]
         assert encoder.sum() == round(0.2 * len(encoder))
         assert all(entries.any() for name, entries in moved.items() if name.startswith("head."))
 

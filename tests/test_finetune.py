@@ -11,18 +11,18 @@ import torch
 
 import finetune
 import pretrain
-import runtime
 import spaces
 from conftest import ROOT
 from models.batch import Batch
 from models.losses import LOSSES
 from spaces import InputError, darts
-from spaces.labels import Labels, read
+from spaces.labels import read
 from spaces.protocols import PROTOCOLS, split
 
 SPACE = spaces.get("nasbench201")
 N, TRAIN, SEEDS = 240, 32, (0, 1)
-TINY = ["--width", "16", "--layers", "1", "--heads", "2", "--threads", "1", "--device", "cpu"]
+TINY = "--width 16 --layers 1 --heads 2 --threads 1 --device cpu".split()
+PRETRAIN = [*TINY, *"--iterations 3 --batch_size 16 --archs 50 --no-tensorboard".split()]
 SHORT = [*TINY, "--epochs", "5", "--finetune_train_samples", str(TRAIN), "--seeds", "0,1"]
 
 
@@ -37,10 +37,15 @@ def toy_table() -> tuple[list[str], np.ndarray, np.ndarray]:
 KEYS, VAL, TEST = toy_table()
 
 
-def write_labels(path: Path, val: np.ndarray = VAL, test: np.ndarray = TEST) -> str:
-    rows = (f"{key},{v:.4f},{t:.4f}" for key, v, t in zip(KEYS, val, test))
+def write_labels(path: Path, val: np.ndarray = VAL, test: np.ndarray = TEST, keys: list[str] = KEYS) -> str:
+    rows = (f"{key},{v:.4f},{t:.4f}" for key, v, t in zip(keys, val, test))
     path.write_text("\n".join(["arch,val_accuracy,test_accuracy", *rows]) + "\n")
     return str(path)
+
+
+def darts_labels(path: Path, cells: int) -> str:
+    space = spaces.get("darts")
+    return write_labels(path, keys=[space.key(arch) for arch in space.sample(cells, np.random.default_rng(0))])
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,8 @@ def train(folder: Path, labels: str, *flags: str) -> tuple[dict, list[dict]]:
 
 
 def same(a: list[dict], b: list[dict]) -> bool:
-    return all(x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in zip(a, b, strict=True))
+    pairs = list(zip(a, b, strict=True))
+    return all(x.keys() == y.keys() and all(torch.equal(x[name], y[name]) for name in x) for x, y in pairs)
 
 
 def without_seconds(result: dict) -> dict:
@@ -68,8 +74,7 @@ def checkpoints(tmp_path_factory) -> dict[str, str]:
     """A pre-trained encoder of each kind."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in ("transformer", "gat"):
-        pretrain.main(["--save", str(folder / name), "--base_model", name, *TINY, "--iterations", "3", "--batch_size", "16",
-                       "--archs", "50", "--no-tensorboard"])
+        pretrain.main(["--save", str(folder / name), "--base_model", name, *PRETRAIN])
     return {name: str(folder / name / "last.pt") for name in ("transformer", "gat")}
 
 
@@ -86,13 +91,14 @@ def encoder_part(weights: dict) -> dict:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_result_says_what_was_done(tmp_path, labels, protocol, capsys):
     result, weights = train(tmp_path, labels, "--protocol", protocol)
-    assert {"protocol", "space", "oracle", "n_train", "n_eval", "seeds", "tau", "tau_mean", "tau_std", "spearman_mean", "precision_at",
-            "seconds"} <= result.keys()
+    assert {"protocol", "space", "oracle", "n_train", "n_eval", "seeds", "tau", "tau_mean", "tau_std", "spearman_mean",
+            "precision_at", "seconds"} <= result.keys()
     assert (result["protocol"], result["space"], result["seeds"]) == (protocol, "nasbench201", [0, 1])
     assert "toy.csv" in result["oracle"] and result["target"] == PROTOCOLS[protocol].target
     assert result["n_train"] == TRAIN and result["n_train"] + result["n_eval"] == N
     assert len(result["tau"]) == len(weights) == 2
-    assert result["tau_mean"] == pytest.approx(np.mean(result["tau"])) and result["tau_std"] == pytest.approx(np.std(result["tau"], ddof=1))
+    assert result["tau_mean"] == pytest.approx(np.mean(result["tau"]))
+    assert result["tau_std"] == pytest.approx(np.std(result["tau"], ddof=1))
     assert str(tmp_path / "result.json") in capsys.readouterr().out
 
 
@@ -115,20 +121,20 @@ def test_the_numbers_are_those_of_the_saved_predictor(tmp_path, labels):
         order = np.sign(np.subtract.outer(a, a)) * np.sign(np.subtract.outer(b, b))
         tau.append(order.sum() / np.sqrt((np.subtract.outer(a, a) != 0).sum() * (np.subtract.outer(b, b) != 0).sum()))
         precision.append(len(set(np.argsort(-a)[:10]) & set(np.argsort(-b)[:10])) / 10)
-    assert result["tau"] == pytest.approx(tau, abs=1e-4) and result["precision_at"]["10"] == pytest.approx(np.mean(precision))
+    assert result["tau"] == pytest.approx(tau, abs=1e-4)
+    assert result["precision_at"]["10"] == pytest.approx(np.mean(precision))
 
 
 def test_it_learns(tmp_path, labels):
-    result, _ = train(tmp_path, labels, "--epochs", "20", "--lr_encoder", "0.01", "--lr_predictor", "0.01", "--finetune_train_samples", "80")
+    flags = "--epochs 20 --lr_encoder 0.01 --lr_predictor 0.01 --finetune_train_samples 80"
+    result, _ = train(tmp_path, labels, *flags.split())
     assert min(result["tau"]) > 0.6
 
 
 def test_other_spaces(tmp_path):
-    """DARTS cells, labels by their operations; the default protocol is the space's."""
-    space, rng = spaces.get("nasbench301"), np.random.default_rng(0)
-    archs = space.sample(40, rng)
-    (tmp_path / "l.csv").write_text("arch,val_accuracy\n" + "".join(f"{space.key(a)},{90 + rng.random():.4f}\n" for a in archs))
-    result, _ = train(tmp_path, str(tmp_path / "l.csv"), "--space", "nasbench301", "--finetune_train_samples", "20")
+    """The protocol is the space's own where none is asked for."""
+    labels = darts_labels(tmp_path / "l.csv", 40)
+    result, _ = train(tmp_path, labels, "--space", "nasbench301", "--finetune_train_samples", "20")
     assert (result["protocol"], result["target"], result["n_eval"]) == ("nb301", "val", 20)
 
 
@@ -153,9 +159,11 @@ def test_labels_of_evaluation_cells_change_no_weight(tmp_path, labels, protocol,
     """Every accuracy that no seed trains on is another one: validation of the other cells, test of all."""
     table = read(labels, SPACE)
     trained = np.concatenate([split(table, protocol, TRAIN, seed).train for seed in SEEDS])
-    other = write_labels(tmp_path / "other.csv", shuffled(VAL, np.setdiff1d(np.arange(N), trained)), shuffled(TEST, np.arange(N)))
+    others = np.setdiff1d(np.arange(N), trained)
+    changed = write_labels(tmp_path / "changed.csv", shuffled(VAL, others), shuffled(TEST, np.arange(N)))
     flags = ("--protocol", protocol, *fixed)
-    (before, weights), (after, weights_after) = train(tmp_path / "a", labels, *flags), train(tmp_path / "b", other, *flags)
+    before, weights = train(tmp_path / "a", labels, *flags)
+    after, weights_after = train(tmp_path / "b", changed, *flags)
     assert same(weights, weights_after) and before["tau"] != after["tau"]
 
 
@@ -189,7 +197,8 @@ def test_other_seeds_give_another_result(tmp_path, labels):
 
 @pytest.mark.parametrize("name", ["transformer", "gat"])
 def test_partial_fine_tuning_leaves_the_encoder_as_the_checkpoint_has_it(tmp_path, labels, checkpoints, name):
-    result, weights = train(tmp_path, labels, "--model_state_dict", checkpoints[name], "--finetune_fixed_encoder", "--dropout", "0.3")
+    flags = ("--model_state_dict", checkpoints[name], "--finetune_fixed_encoder", "--dropout", "0.3")
+    result, weights = train(tmp_path, labels, *flags)
     assert same([encoder_part(w) for w in weights], [encoder_of(checkpoints[name])] * 2)
     assert result["base_model"] == name and result["pretrained"] == checkpoints[name]
     assert not torch.equal(weights[0]["head.0.weight"], weights[1]["head.0.weight"])
@@ -210,52 +219,61 @@ def test_end_to_end_fine_tuning_moves_the_encoder(tmp_path, labels, checkpoints,
 
 def test_end_to_end_fine_tuning_starts_from_the_checkpoint(tmp_path, labels, checkpoints):
     """With no learning rate the encoder stays where it started."""
-    still = ("--model_state_dict", checkpoints["transformer"], "--lr_encoder", "0")
-    assert same([encoder_part(w) for w in train(tmp_path, labels, *still)[1]], [encoder_of(checkpoints["transformer"])] * 2)
+    checkpoint = checkpoints["transformer"]
+    _, weights = train(tmp_path, labels, "--model_state_dict", checkpoint, "--lr_encoder", "0")
+    assert same([encoder_part(w) for w in weights], [encoder_of(checkpoint)] * 2)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_runs(tmp_path, labels, loss):
     result, weights = train(tmp_path, labels, "--loss", loss)
-    assert all(torch.isfinite(value).all() for w in weights for value in w.values()) and all(-1 <= tau <= 1 for tau in result["tau"])
+    assert all(torch.isfinite(value).all() for w in weights for value in w.values())
+    assert all(-1 <= tau <= 1 for tau in result["tau"])
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, labels, checkpoints):
-    """The weights of a run with these flags, each run once."""
+    """The weights of a run with these flags (PRETRAINED stands for a checkpoint), each run once."""
     runs = {}
 
-    def weights(flags: tuple[str, ...]) -> list[dict]:
+    def weights(flags: str) -> list[dict]:
         if flags not in runs:
-            given = [checkpoints["transformer"] if flag == "PRETRAINED" else flag for flag in flags]
+            given = flags.replace("PRETRAINED", checkpoints["transformer"]).split()
             runs[flags] = train(tmp_path_factory.mktemp("run"), labels, *given)[1]
         return runs[flags]
     return weights
 
 
-HINGE, CHILD, FIXED = ("--loss", "hinge"), ("--child_tuning_p", "0.5"), ("--finetune_fixed_encoder",)
+REACHES = {  # with these flags: a setting that must matter then
+    "": ["lr_encoder 0.002", "lr_predictor 0.002", "weight_decay 0.5", "warmup 0.5", "epochs 6", "dropout 0.2",
+         "finetune_batch_size 8", "predictor_dropout 0.2", "loss hinge", "child_tuning_p 0.5",
+         "finetune_fixed_encoder", "model_state_dict PRETRAINED"],
+    "--loss hinge": ["hinge_margin 0.01"],
+    "--child_tuning_p 0.5": ["child_tuning_mode D", "child_tuning_p 0.8"],
+    "--child_tuning_p 0.5 --child_tuning_mode D": ["child_tuning_p 0.3"],
+    "--finetune_fixed_encoder": ["lr_predictor 0.002", "predictor_dropout 0.2", "weight_decay 0.5",
+                                 "model_state_dict PRETRAINED"],
+}
 
 
-@pytest.mark.parametrize("base, changed", [
-    ((), ("--lr_encoder", "0.002")), ((), ("--lr_predictor", "0.002")), ((), ("--weight_decay", "0.5")), ((), ("--warmup", "0.5")),
-    ((), ("--epochs", "6")), ((), ("--finetune_batch_size", "8")), ((), ("--dropout", "0.2")), ((), ("--predictor_dropout", "0.2")),
-    ((), HINGE), ((), CHILD), ((), FIXED), ((), ("--model_state_dict", "PRETRAINED")), (HINGE, ("--hinge_margin", "0.01")),
-    (CHILD, ("--child_tuning_mode", "D")), (CHILD, ("--child_tuning_p", "0.8")),
-    (("--child_tuning_mode", "D", *CHILD), ("--child_tuning_p", "0.3")), (FIXED, ("--lr_predictor", "0.002")),
-    (FIXED, ("--predictor_dropout", "0.2")), (FIXED, ("--weight_decay", "0.5")), (FIXED, ("--model_state_dict", "PRETRAINED")),
-], ids=lambda flags: " ".join(flags).replace("--", "") or "default")
-def test_a_setting_reaches_the_weights(trained, base, changed):
-    assert not same(trained(base), trained(base + changed))
+@pytest.mark.parametrize("flags, setting", [(flags, setting) for flags in REACHES for setting in REACHES[flags]])
+def test_a_setting_reaches_the_weights(trained, flags, setting):
+    assert not same(trained(flags), trained(f"{flags} --{setting}"))
 
 
 def test_a_params_file_reaches_the_weights_and_a_flag_beats_it(tmp_path, labels, trained):
     (tmp_path / "p.json").write_text('{"weight_decay": 0.5, "finetune_fixed_encoder": true}')
     file = ("--param", f"local:{tmp_path / 'p.json'}")
-    assert same(train(tmp_path / "a", labels, *file)[1], trained(("--weight_decay", "0.5", "--finetune_fixed_encoder")))
-    assert same(train(tmp_path / "b", labels, *file, "--no-finetune_fixed_encoder")[1], trained(("--weight_decay", "0.5")))
+    _, frozen = train(tmp_path / "a", labels, *file)
+    assert same(frozen, trained("--finetune_fixed_encoder --weight_decay 0.5"))
+    _, moved = train(tmp_path / "b", labels, *file, "--no-finetune_fixed_encoder")
+    assert same(moved, trained(" --weight_decay 0.5"))
 
 
 # --score --------------------------------------------------------------------------------------------------------------
+
+SCORE = ["--threads", "1", "--score"]
+
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory, labels) -> str:
@@ -273,7 +291,7 @@ def ranking(out: str) -> list[tuple[int, float, int]]:
 def test_cells_of_ones_own_are_ranked(tmp_path, predictor, capsys):
     cells = {1: "013422", 3: "333333", 4: "000000", 6: KEYS[0]}
     (tmp_path / "cells.txt").write_text(f"{cells[1]}\n\n {cells[3]} \n{cells[4]}\n  \n{cells[6]}")
-    assert finetune.main(["--score", str(tmp_path / "cells.txt"), "--predictor", predictor, "--threads", "1"]) is None
+    assert finetune.main([*SCORE, str(tmp_path / "cells.txt"), "--predictor", predictor]) is None
     rows = ranking(capsys.readouterr().out)
     _, ensemble = finetune.load_predictor(predictor)
     expected = finetune.score(ensemble, Batch.of(SPACE.encode([SPACE.parse(cell) for cell in cells.values()]))).mean(0)
@@ -285,21 +303,18 @@ def test_cells_of_ones_own_are_ranked(tmp_path, predictor, capsys):
 
 def test_a_ranking_is_printed_whole_where_there_is_no_terminal(tmp_path, predictor, capsys):
     (tmp_path / "cells.txt").write_text(KEYS[0])
-    finetune.main(["--score", str(tmp_path / "cells.txt"), "--predictor", predictor, "--threads", "1"])
+    finetune.main([*SCORE, str(tmp_path / "cells.txt"), "--predictor", predictor])
     assert KEYS[0] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("marks", ["--cell_marks", "--no-cell_marks"])
 def test_a_predictor_remembers_the_cell_marks(tmp_path, capsys, marks):
-    space = spaces.get("darts")
-    archs = [*space.sample(20, np.random.default_rng(0))]
-    (tmp_path / "l.csv").write_text("arch,val_accuracy\n" + "".join(f"{space.key(a)},{90 + i / 10}\n" for i, a in enumerate(archs)))
-    train(tmp_path, str(tmp_path / "l.csv"), "--space", "darts", "--finetune_train_samples", "10", marks)
-    arch = darts.NAMED["GMAENAS_BO"]
-    swapped = arch._replace(normal=arch.reduce, reduce=arch.normal)
-    (tmp_path / "cells.txt").write_text(f"{space.key(arch)}\n{space.key(swapped)}\n")
+    """A cell pair and the same pair swapped: one score without marks, two with them."""
+    train(tmp_path, darts_labels(tmp_path / "l.csv", 20), "--space", "darts", "--finetune_train_samples", "10", marks)
+    normal, _, reduction = spaces.get("darts").key(darts.NAMED["GMAENAS_BO"]).partition("//")
+    (tmp_path / "cells.txt").write_text(f"{normal}//{reduction}\n{reduction}//{normal}\n")
     capsys.readouterr()
-    finetune.main(["--score", str(tmp_path / "cells.txt"), "--predictor", str(tmp_path / "predictor.pt"), "--threads", "1"])
+    finetune.main([*SCORE, str(tmp_path / "cells.txt"), "--predictor", str(tmp_path / "predictor.pt")])
     (_, first, _), (_, second, _) = ranking(capsys.readouterr().out)
     assert (first == pytest.approx(second, abs=1.5e-4)) == (marks == "--no-cell_marks")
 
@@ -321,18 +336,19 @@ def test_a_bad_cell_is_named_by_file_and_line(tmp_path, predictor):
 
 
 def test_what_cannot_be_scored(tmp_path, predictor, checkpoints):
-    (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "cells.txt").write_text("333333")
-    assert "--predictor" in refused("--score", str(tmp_path / "cells.txt"))
-    assert str(tmp_path / "absent") in refused("--score", str(tmp_path / "absent"), "--predictor", predictor)
-    assert "no cell" in refused("--score", str(tmp_path / "empty.txt"), "--predictor", predictor)
-    assert "holds an encoder" in refused("--score", str(tmp_path / "cells.txt"), "--predictor", checkpoints["gat"])
-    assert "no checkpoint" in refused("--score", str(tmp_path / "cells.txt"), "--predictor", str(tmp_path / "absent.pt"))
+    cells, empty, absent = (str(tmp_path / name) for name in ("cells.txt", "empty.txt", "absent"))
+    Path(cells).write_text("333333")
+    Path(empty).write_text("\n")
+    assert "--predictor" in refused("--score", cells)
+    assert absent in refused("--score", absent, "--predictor", predictor)
+    assert "no cell" in refused("--score", empty, "--predictor", predictor)
+    assert "holds an encoder" in refused("--score", cells, "--predictor", checkpoints["gat"])
+    assert "no checkpoint" in refused("--score", cells, "--predictor", absent)
 
 
 def test_a_binary_file_of_cells(tmp_path, predictor):
-    (tmp_path / "cells.txt").write_bytes(bytes([0xff, 0xfe, 0x00, 0x80]))
-    assert str(tmp_path / "cells.txt") in refused("--score", str(tmp_path / "cells.txt"), "--predictor", predictor)
+    (tmp_path / "cells.bin").write_bytes(bytes([0xff, 0xfe, 0x00, 0x80]))
+    assert "cells.bin" in refused("--score", str(tmp_path / "cells.bin"), "--predictor", predictor)
 
 
 def test_checkpoints_that_do_not_fit(tmp_path, labels, predictor, checkpoints):
@@ -345,16 +361,29 @@ def test_checkpoints_that_do_not_fit(tmp_path, labels, predictor, checkpoints):
     assert "nasbench201" in refused("--space", "darts", *flags, checkpoints["gat"])
 
 
-@pytest.mark.parametrize("flags, word", [
-    (["--finetune_train_samples", "1000"], "240"), (["--finetune_train_samples", "1"], "1 training labels"), (["--seeds", "x"], "--seeds"),
-    (["--seeds", "5-3"], "--seeds"), (["--protocol", "best"], "protocol"), (["--dataset", "mnist"], "dataset"), (["--space", "nb"], "space"),
-    (["--loss", "mae"], "loss"), (["--device", "abacus"], "--device"), (["--width", "10", "--heads", "4"], "heads"),
-    (["--base_model", "gat", "--width", "10", "--heads", "4"], "heads"), (["--dropout", "1.5"], "dropout"), (["--epochs", "-1"], "epochs"),
-    (["--members", "0"], "members"), (["--child_tuning_p", "0"], "child_tuning_p"), (["--finetune_batch_size", "-4"], "finetune_batch_size"),
-    (["--layers", "0"], "layers"), (["--lr_encoder", "-1"], "lr_encoder"),
-], ids=lambda value: " ".join(value).replace("--", "") if isinstance(value, list) else "")
-def test_settings_that_make_no_sense(tmp_path, labels, flags, word):
-    assert word in refused("--labels", labels, "--save", str(tmp_path), *flags)
+def test_a_checkpoint_without_cell_marks_is_not_used_with_them(tmp_path):
+    pretrain.main(["--space", "darts", "--no-cell_marks", "--save", str(tmp_path), *PRETRAIN])
+    assert "cell_marks" in refused("--space", "darts", "--model_state_dict", str(tmp_path / "last.pt"))
+
+
+@pytest.mark.parametrize("setting", [
+    "seeds x", "seeds 5-3", "protocol best", "dataset mnist", "space nb", "loss mae", "device abacus", "heads 3",
+    "heads 3 --base_model gat", "dropout 1.5", "epochs -1", "members 0", "child_tuning_p 0", "finetune_batch_size -4",
+    "layers 0", "lr_encoder -1", "no-cell_marks"])
+def test_settings_that_make_no_sense(tmp_path, labels, setting):
+    """Width 16 does not divide among 3 heads; nasbench201 has no cells to mark."""
+    name = setting.split()[0].removeprefix("no-")
+    assert name in refused("--labels", labels, "--save", str(tmp_path), *f"--{setting}".split())
+
+
+@pytest.mark.parametrize("n, words", [("1000", "has 240 val"), ("1", "1 training labels"), ("240", "leave 0")])
+def test_more_or_fewer_labels_than_there_are(tmp_path, labels, n, words):
+    assert words in refused("--labels", labels, "--save", str(tmp_path), "--finetune_train_samples", n)
+
+
+def test_training_that_diverges_has_no_tau(tmp_path, labels):
+    assert "diverged" in refused("--labels", labels, "--save", str(tmp_path), "--lr_encoder", "1e30", "--epochs", "5")
+    assert not (tmp_path / "result.json").exists()
 
 
 def test_a_missing_label_file_and_a_missing_params_file(tmp_path):
@@ -363,6 +392,7 @@ def test_a_missing_label_file_and_a_missing_params_file(tmp_path):
 
 
 def test_a_mistake_ends_with_code_2_and_one_line_on_stderr(tmp_path):
-    end = subprocess.run([sys.executable, ROOT / "finetune.py", "--model_state_dict", "absent.pt"], cwd=tmp_path, capture_output=True, text=True)
+    command = [sys.executable, ROOT / "finetune.py", "--model_state_dict", "absent.pt"]
+    end = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert end.returncode == 2 and end.stdout == ""
     assert re.fullmatch("error: .*absent.pt.*\n", end.stderr)

@@ -98,16 +98,16 @@ def test_whole_numbers_may_be_written_as_floats(parse, value):
 
 
 @pytest.mark.parametrize("stored, words", [
-    ({"epochs": 3.5}, ["epochs", "int", "3.5"]), ({"epochs": "many"}, ["epochs", "'many'"]), ({"epochs": True}, ["epochs", "True"]),
-    ({"epochs": None}, ["epochs", "None"]), ({"epochs": [1]}, ["epochs", "[1]"]), ('{"epochs": NaN}', ["epochs", "nan"]),
-    ('{"epochs": 1e999}', ["epochs", "inf"]), ({"lr": "fast"}, ["lr", "float", "'fast'"]), ({"lr": False}, ["lr", "False"]),
-    ({"lr": {}}, ["lr"]), ({"frozen": 1}, ["frozen", "true or false", "1"]), ({"frozen": "true"}, ["frozen", "'true'"]),
-    ({"frozen": None}, ["frozen", "None"]), ({"loss": "mae"}, ["loss", "bpr, mse", "'mae'"]), ({"loss": True}, ["loss", "True"]),
-    ({"save": None}, ["save", "None"]), ({"save": ["a"]}, ["save"]), ({"save": {"a": 1}}, ["save"]),
+    ({"epochs": 3.5}, "epochs int 3.5"), ({"epochs": "many"}, "epochs 'many'"), ({"epochs": True}, "epochs True"),
+    ({"epochs": None}, "epochs None"), ({"epochs": [1]}, "epochs [1]"), ('{"epochs": NaN}', "epochs nan"),
+    ('{"epochs": 1e999}', "epochs inf"), ({"lr": "fast"}, "lr float 'fast'"), ({"lr": False}, "lr False"),
+    ({"lr": {}}, "lr {}"), ({"frozen": 1}, "frozen true false 1"), ({"frozen": "true"}, "frozen 'true'"),
+    ({"frozen": None}, "frozen None"), ({"loss": "mae"}, "loss bpr mse 'mae'"), ({"loss": True}, "loss True"),
+    ({"save": None}, "save None"), ({"save": ["a"]}, "save ['a']"), ({"save": {}}, "save {}"),
 ], ids=str)
 def test_a_value_of_the_wrong_type_is_refused(refused, stored, words):
     message = refused(stored=stored)
-    assert all(word in message for word in [*words, "p.json"])
+    assert all(word in message for word in (*words.split(), "p.json"))
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -115,11 +115,9 @@ def test_numbers_are_finite(refused, value):
     assert "lr" in refused(f"--lr={value}")
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--epochs", "3.5"], ["epochs", "command line"]), (["--lr", "fast"], ["lr", "command line"]), (["--loss", "mae"], ["bpr, mse"]),
-], ids=str)
-def test_a_wrong_flag_value_is_refused(refused, flags, words):
-    assert all(word in refused(*flags) for word in words)
+@pytest.mark.parametrize("flag, value", [("epochs", "3.5"), ("lr", "fast"), ("loss", "mae")])
+def test_a_wrong_flag_value_is_refused(refused, flag, value):
+    assert all(word in refused(f"--{flag}", value) for word in (flag, f"'{value}'", "command line"))
 
 
 def test_an_unknown_setting_is_named_with_its_neighbour(refused):
@@ -132,9 +130,9 @@ def test_an_unknown_setting_of_a_sweep_is_refused(refused, monkeypatch):
     assert all(word in refused("--param", "nni") for word in ("nni", "'lrr'", "'lr'"))
 
 
-@pytest.mark.parametrize("stored, word", [("{", "not JSON"), ("", "not JSON"), ("[1]", "object"), ("3", "object"), ("null", "object")])
-def test_a_file_that_holds_no_settings(refused, stored, word):
-    assert all(part in refused(stored=stored) for part in ("p.json", word))
+@pytest.mark.parametrize("text, word", [("{", "not JSON"), ("", "not JSON"), ("[1]", "object"), ("3", "object")])
+def test_a_file_that_holds_no_settings(refused, text, word):
+    assert all(part in refused(stored=text) for part in ("p.json", word))
 
 
 def test_a_missing_file_and_an_unknown_source(refused, tmp_path):
@@ -158,12 +156,14 @@ def test_help_tells_every_setting_and_its_default(capsys):
         runtime.parse(Config, ["--help"], "about")
     text = capsys.readouterr().out
     assert end.value.code == 0
-    assert all(part in text for part in ("about", "--lr", "(default: 0.1)", "100 % of the labels", "--no-frozen", "{bpr,mse}"))
+    parts = ("about", "--lr", "(default: 0.1)", "100 % of the labels", "--no-frozen", "{bpr,mse}")
+    assert all(part in text for part in parts)
 
 
 # Seeds and randomness -------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("text, seeds", [("7", [7]), ("0,1,2", [0, 1, 2]), ("0-3", [0, 1, 2, 3]), ("5,0-2, 9", [5, 0, 1, 2, 9]), ("4-4", [4])])
+@pytest.mark.parametrize("text, seeds", [
+    ("7", [7]), ("0,1,2", [0, 1, 2]), ("0-3", [0, 1, 2, 3]), ("5,0-2, 9", [5, 0, 1, 2, 9]), ("4-4", [4])])
 def test_seeds(text, seeds):
     assert runtime.parse_seeds(text) == seeds
 
@@ -208,23 +208,21 @@ def test_device():
 # Files ----------------------------------------------------------------------------------------------------------------
 
 class Refuses:
-    """A writer of this object fails half way: the tensor before it is written already."""
+    """Neither JSON nor a pickle can hold it, so a writer fails half way."""
 
     def __reduce__(self):
         raise RuntimeError("disk full")
 
 
-@pytest.mark.parametrize("name, write, fail", [
-    ("f.json", lambda path: runtime.write_json(path, {"a": 1}), lambda path: runtime.write_json(path, {"a": Refuses()})),
-    ("f.pt", lambda path: runtime.save_checkpoint(path, a=torch.ones(9)), lambda path: runtime.save_checkpoint(path, a=torch.zeros(9), b=Refuses())),
-])
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, name, write, fail):
-    path = tmp_path / "folder" / name
-    write(path)
+@pytest.mark.parametrize("write", [runtime.write_json, lambda path, value: runtime.save_checkpoint(path, **value)],
+                         ids=["json", "checkpoint"])
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, write):
+    path = tmp_path / "folder" / "file"
+    write(path, {"a": 1})
     before = path.read_bytes()
     with pytest.raises((RuntimeError, TypeError)):
-        fail(path)
-    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == [name]
+        write(path, {"a": 2, "b": Refuses()})
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
 def test_json_comes_back(tmp_path):
@@ -269,16 +267,16 @@ def test_a_truncated_checkpoint(checkpoint, share):
     no_checkpoint(path, "damaged")
 
 
-@pytest.mark.parametrize("content", [b"hello", b'{"space": "nasbench201"}', bytes(range(256)) * 9], ids=["text", "json", "bytes"])
+@pytest.mark.parametrize("content", [b"hello", b'{"space": "darts"}', bytes(range(256))], ids=["text", "json", "bytes"])
 def test_a_file_of_another_kind(tmp_path, content):
     (tmp_path / "c.pt").write_bytes(content)
     no_checkpoint(tmp_path / "c.pt", "no checkpoint of this project")
 
 
-@pytest.mark.parametrize("content, words", [(torch.ones(3), []), ([1], []), ({"weights": {}, "ops": [], "encoder": {}}, ["space"])], ids=str)
-def test_a_torch_file_of_something_else(tmp_path, content, words):
+@pytest.mark.parametrize("content", [torch.ones(3), [1], {"weights": {}, "ops": [], "encoder": {}}], ids=str)
+def test_a_torch_file_of_something_else(tmp_path, content):
     torch.save(content, tmp_path / "c.pt")
-    no_checkpoint(tmp_path / "c.pt", "lacks", *words)
+    no_checkpoint(tmp_path / "c.pt", "lacks space")
 
 
 def test_a_checkpoint_that_would_run_code(tmp_path):
@@ -310,7 +308,8 @@ def fail(error: BaseException):
     raise error
 
 
-@pytest.mark.parametrize("error, code, text", [(InputError("no such thing"), 2, "error: no such thing\n"), (KeyboardInterrupt(), 130, "interrupted\n")])
+@pytest.mark.parametrize("error, code, text", [
+    (InputError("no such thing"), 2, "error: no such thing\n"), (KeyboardInterrupt(), 130, "interrupted\n")])
 def test_a_mistake_ends_in_one_line(capsys, error, code, text):
     with pytest.raises(SystemExit) as end:
         runtime.main_guard(lambda: fail(error))
