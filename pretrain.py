@@ -56,6 +56,7 @@ class Config:
     finetune_train_samples: int = setting(100, "labels of the probe")
     finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = a tenth of the labels, at least 16")
     finetune_fixed_encoder: bool = setting(False, "freeze the encoder in the probe")
+    export: str = setting("", "at the end also write the bare encoder (no optimiser, no heads) to this file, to pass on")
     tensorboard: bool = setting(True, "write TensorBoard curves")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
     threads: int = setting(0, "CPU threads of torch; 0 = torch's choice")
@@ -136,6 +137,8 @@ def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretex
                 saved = time.time()
     log.close()
     final = float(np.mean(losses[-tenth:]))
+    if config.export:
+        runtime.save_checkpoint(Path(config.export), **bare_encoder(config, space, pretext))
     if start < config.iterations:
         runtime.write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": final,
                                                     "seconds": round(time.time() - began, 1)})
@@ -145,17 +148,22 @@ def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretex
 
 def save(config: Config, path: Path, space, pretext, optimiser, generator, step: int, losses: list[float],
          seconds: float) -> None:
-    encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
     runtime.save_checkpoint(
-        path, space=config.space, ops=list(space.ops), encoder=encoder, cell_marks=config.cell_marks,
-        weights=pretext.encoder.state_dict(), config=dataclasses.asdict(config), pretext=pretext.state_dict(), optimiser=optimiser.state_dict(),
+        path, **bare_encoder(config, space, pretext), config=dataclasses.asdict(config), pretext=pretext.state_dict(), optimiser=optimiser.state_dict(),
         step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state(device_of(pretext)))
+
+
+def bare_encoder(config: Config, space, pretext: Pretext) -> dict:
+    """What it takes to use the encoder elsewhere."""
+    encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
+    return {"space": config.space, "ops": list(space.ops), "encoder": encoder, "cell_marks": config.cell_marks,
+            "weights": pretext.encoder.state_dict()}
 
 
 def restore(config: Config, path: Path, pretext, optimiser, generator) -> dict:
     """Load last.pt into the running objects; a setting that would change the run's course must be as it was."""
     content = runtime.load_checkpoint(path, ("config", "pretext", "optimiser", "step", "losses", "seconds", "generator", "rng"))
-    free = {"save", "param", "resume", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
+    free = {"save", "param", "resume", "export", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
     for name, value in dataclasses.asdict(config).items():
         if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:
             raise InputError(f"{path} was made with {name} = {content['config'].get(name)!r}, not {value!r}: give the same to --resume, "

@@ -247,8 +247,14 @@ def load_checkpoint(path: str | Path, needs: tuple[str, ...] = ("space", "ops", 
 
 
 def load_encoder(source: str, space) -> dict:
-    """The checkpoint of a pre-trained encoder, or the shipped one where source is 'default', for use on `space`."""
-    path = ROOT / "checkpoints" / f"{space.name}.pt" if source == "default" else Path(source)
+    """The checkpoint of a pre-trained encoder for use on `space`; 'default' is the shipped one with the space's operations."""
+    if source == "default":
+        for path in sorted((ROOT / "checkpoints").glob("*.pt")):
+            content = load_checkpoint(path)
+            if content["ops"] == list(space.ops):
+                return content
+        raise InputError(f"no shipped encoder knows the operations of {space.name}: pre-train one with pretrain.py")
+    path = Path(source)
     content = load_checkpoint(path)
     if content["ops"] != list(space.ops):
         raise InputError(f"{path} was pre-trained on {content['space']}, whose operations are not those of {space.name}")

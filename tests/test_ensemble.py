@@ -209,7 +209,7 @@ LABEL = np.random.default_rng(1).normal(90, 3, (2, 32))  # [M, n], of the first 
 
 
 def recipe(**settings) -> finetune.Recipe:
-    return finetune.Recipe(**{"width": 16, "layers": 1, "heads": 2, "epochs": 4, **settings})
+    return finetune.Recipe(**{"width": 16, "layers": 1, "heads": 2, "epochs": 4, "dropout": 0.0, **settings})
 
 
 def fit(label: np.ndarray, **settings) -> tuple[list[dict], list[dict]]:

@@ -1,4 +1,6 @@
-"""The masked autoencoder: which vertices are hidden, that nothing of them leaks, what the loss looks at."""
+"""Pretext tasks: what is masked, that nothing of it leaks, what each loss looks at, what the targets say."""
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,9 @@ import runtime
 import spaces
 from models import ENCODERS, build_encoder
 from models.batch import Batch
-from models.pretext import MaskedAutoencoder, draw_mask, reconstruction_loss
+from models.flow import flow_targets
+from models.pretext import TASKS, Pretext, draw_mask, reconstruction_loss, target_table, total
+from models.signature import signatures
 from spaces import Graphs
 
 SPACE = spaces.get("nasbench201")
@@ -16,16 +20,16 @@ ARCHS = [(0, 1, 2, 3, 4, 0), (3, 3, 3, 3, 3, 3), (4, 2, 0, 1, 1, 3)]
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
 
-def autoencoder(name: str, mask_ratio: float, target: str) -> MaskedAutoencoder:
+def pretext(name: str, mask_ratio: float, target: str, tasks=("mask",), widths={}) -> Pretext:
     """The same weights at every call."""
     with runtime.seeded(0):
         config = {"base_model": name, "width": 16, "layers": 2, "heads": 4, "dropout": 0.0}
-        return MaskedAutoencoder(build_encoder(config, len(SPACE.ops)), mask_ratio, target)
+        return Pretext(build_encoder(config, len(SPACE.ops)), tasks, widths, mask_ratio, target)
 
 
 def encoder(name: str):
     """In eval mode, every weight random: gates and biases start at constants, where a leak would not show."""
-    network, rng = autoencoder(name, 0.5, "masked").encoder.eval(), generator()
+    network, rng = pretext(name, 0.5, "masked").encoder.eval(), generator()
     for weight in network.parameters():
         weight.data = torch.randn(weight.shape, generator=rng) * 0.4
     return network
@@ -137,16 +141,16 @@ def test_only_chosen_logits_get_a_gradient(graphs):
 
 
 @pytest.mark.parametrize("target, vertices", [("masked", 3), ("all", 8)])
-def test_target_says_which_logits_of_the_autoencoder_learn(graphs, target, vertices):
+def test_the_target_says_which_logits_learn(graphs, target, vertices):
     """8 real vertices of 10, of which max(1, round(0.4 * 8)) = 3 are masked."""
-    task, seen = autoencoder("transformer", 0.4, target), []
+    task, seen = pretext("transformer", 0.4, target), []
 
     def keep(module, inputs, logits):
         logits.retain_grad()
         seen.append(logits)
 
     task.decoder.register_forward_hook(keep)
-    task(Batch.of(padded(graphs, 2)), generator()).backward()
+    task(Batch.of(padded(graphs, 2)), None, generator())["mask"].backward()
     learning = (seen[0].grad != 0).any(-1)  # [B, V]
     assert learning.sum(1).tolist() == [vertices] * 12 and not learning[:, 8:].any()
 
@@ -154,6 +158,106 @@ def test_target_says_which_logits_of_the_autoencoder_learn(graphs, target, verti
 @every_encoder
 def test_padding_does_not_change_the_loss(name, graphs):
     """With everything masked no draw is left, so losses can be compared; and the two targets are one."""
-    losses = [autoencoder(name, 1.0, target)(Batch.of(table), generator(seed)).item()
+    losses = [pretext(name, 1.0, target)(Batch.of(table), None, generator(seed))["mask"].item()
               for target in ("masked", "all") for seed, table in enumerate((graphs, padded(graphs, 3)))]
     assert losses == pytest.approx(losses[:1] * 4, rel=1e-5)
+
+
+# Flow -----------------------------------------------------------------------------------------------------------------
+
+K = 4
+DAGS = st.integers(2, 6).flatmap(lambda n: st.tuples(
+    st.lists(st.integers(0, K - 1), min_size=n, max_size=n),
+    st.lists(st.booleans(), min_size=n * (n - 1) // 2, max_size=n * (n - 1) // 2)))
+
+
+def dag(drawn) -> tuple[torch.Tensor, torch.Tensor]:
+    """ops [1, V], adj [1, V, V]."""
+    ops, edges = drawn
+    adj = torch.zeros(1, len(ops), len(ops), dtype=torch.uint8)
+    adj[0][*torch.triu_indices(len(ops), len(ops), 1)] = torch.tensor(edges, dtype=torch.uint8)
+    return torch.tensor([ops], dtype=torch.uint8), adj
+
+
+def paths(adj: list[list[int]], v: int) -> list[list[int]]:
+    """Every path that starts at a vertex which nothing feeds and ends at v."""
+    before = [u for u in range(len(adj)) if adj[u][v]]
+    return [path + [v] for u in before for path in paths(adj, u)] or [[v]]
+
+
+def counted(ops, adj) -> torch.Tensor:
+    """[V, 2K + 1]: largest and smallest number of each operation on a path to a vertex, log of the number of paths."""
+    rows = []
+    for v in range(len(ops)):
+        on_paths = [[ops[u] for u in path] for path in paths(adj, v)]
+        counts = torch.tensor([[on_path.count(op) for op in range(K)] for on_path in on_paths])  # [P, K]
+        rows.append([*counts.amax(0).tolist(), *counts.amin(0).tolist(), math.log(len(counts))])
+    return torch.tensor(rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=DAGS)
+def test_flow_counts_what_is_on_the_paths(drawn):
+    ops, adj = dag(drawn)
+    back, ahead = flow_targets(ops, adj, torch.ones_like(ops, dtype=torch.bool), K)[0].chunk(2, dim=1)
+    assert torch.allclose(back[:, :2 * K + 1], counted(ops[0].tolist(), adj[0].tolist()))
+    assert torch.allclose(ahead[:, :2 * K + 1], counted(ops[0].tolist(), adj[0].T.tolist()))
+
+
+def test_flow_tells_the_order_of_operations_on_a_path():
+    """Same operations, same counts; only the sketch of the paths can tell 0-1-2-3 from 0-2-1-3."""
+    ops, adj = torch.tensor([[0, 1, 2, 3], [0, 2, 1, 3]], dtype=torch.uint8), torch.diag(torch.ones(3), 1)
+    first, second = flow_targets(ops, adj.expand(2, 4, 4), torch.ones_like(ops, dtype=torch.bool), K)[:, 3]
+    assert torch.equal(first[:2 * K + 1], second[:2 * K + 1]) and (first - second).abs().max() > 0.1
+
+
+# Targets of all tasks -------------------------------------------------------------------------------------------------
+
+COMPUTE = {"flow": lambda batch: flow_targets(batch.ops, batch.adj, batch.real, len(SPACE.ops)),
+           "signature": lambda batch: signatures(batch.ops, batch.adj, batch.real, SPACE.ops)}
+every_target = pytest.mark.parametrize("compute", COMPUTE.values(), ids=COMPUTE)
+
+
+@every_target
+def test_targets_do_not_depend_on_padding_or_the_rest_of_the_batch(compute, graphs):
+    alone, together = compute(Batch.of(graphs)), compute(Batch.of(padded(graphs, 2)))
+    assert torch.allclose(together[:, :8], alone, atol=1e-4) and not together[:, 8:].any()
+    assert torch.allclose(compute(Batch.of(graphs[3:4])), alone[3:4], atol=1e-4)
+
+
+@every_target
+def test_targets_follow_the_vertices_of_another_order(compute):
+    """The vertices 1 and 2 of a NAS-Bench-201 graph (edges 0->1 and 0->2) may change places."""
+    order = [0, 2, 1, 3, 4, 5, 6, 7]
+    graphs = SPACE.encode(ARCHS)
+    other = Graphs(graphs.ops[:, order], graphs.adj[:, order][:, :, order], graphs.n, graphs.marks)
+    assert torch.allclose(compute(Batch.of(other)), compute(Batch.of(graphs))[:, order], atol=1e-3)
+
+
+def test_signatures_tell_cells_apart_and_know_dead_ones():
+    batch = Batch.of(SPACE.encode([*ARCHS, (0,) * 6]))
+    output = signatures(batch.ops, batch.adj, batch.real, SPACE.ops)[:, -1]  # [B, S]
+    assert not output[3].any(), "a cell of `none` alone answers to no image"
+    assert min((output[i] - output[j]).abs().max() for i in range(3) for j in range(i)) > 0.1
+
+
+def test_the_target_table_is_standardised_over_real_vertices(rng):
+    batch = Batch.of(padded(SPACE.table(200, rng), 2))
+    target, widths = target_table(batch, ("mask", "flow", "signature"), SPACE.ops)
+    assert list(widths) == ["flow", "signature"] and sum(widths.values()) == target.shape[2]
+    std, mean = torch.std_mean(target[batch.real], dim=0)
+    assert mean.abs().max() < 1e-3 and (std - 1).abs().max() < 1e-3 and not target[~batch.real].any()
+    assert target_table(batch, ("mask",), SPACE.ops) == (None, {})
+
+
+@every_encoder
+def test_every_task_trains_the_encoder_alone_and_together(name, graphs):
+    batch = Batch.of(graphs)
+    for tasks in (*((task,) for task in TASKS), TASKS):
+        target, widths = target_table(batch, tasks, SPACE.ops)
+        task = pretext(name, 0.5, "masked", tasks, widths)
+        losses = task(batch, target, generator())
+        total(losses).backward()
+        assert tuple(losses) == tasks and all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in task.parameters())
+        assert sum(p.grad.norm() for p in task.encoder.parameters()) > 0
