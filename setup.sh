@@ -7,6 +7,6 @@ make_environment() {
         { echo "error: $python is missing or older than Python 3.10: set PYTHON=/path/to/python3.10 or newer" >&2; return 2; }
     echo "installing requirements.txt into .venv (torch alone takes a few minutes) ..." >&2
     [ -x .venv/bin/python ] || "$python" -m venv .venv || return 2
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt || return 2
+    .venv/bin/python -m pip --quiet --quiet install --disable-pip-version-check -r requirements.txt || return 2
     cp requirements.txt "$stamp"
 }

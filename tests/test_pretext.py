@@ -20,11 +20,11 @@ ARCHS = [(0, 1, 2, 3, 4, 0), (3, 3, 3, 3, 3, 3), (4, 2, 0, 1, 1, 3)]
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
 
-def pretext(name: str, mask_ratio: float, target: str, tasks=("mask",), widths={}) -> Pretext:
+def pretext(name: str, mask_ratio: float, target: str, tasks=("mask",), widths: dict | None = None) -> Pretext:
     """The same weights at every call."""
     with runtime.seeded(0):
         config = {"base_model": name, "width": 16, "layers": 2, "heads": 4, "dropout": 0.0}
-        return Pretext(build_encoder(config, len(SPACE.ops)), tasks, widths, mask_ratio, target)
+        return Pretext(build_encoder(config, len(SPACE.ops)), tasks, widths or {}, mask_ratio, target)
 
 
 def encoder(name: str):
@@ -175,7 +175,7 @@ def dag(drawn) -> tuple[torch.Tensor, torch.Tensor]:
     """ops [1, V], adj [1, V, V]."""
     ops, edges = drawn
     adj = torch.zeros(1, len(ops), len(ops), dtype=torch.uint8)
-    adj[0][*torch.triu_indices(len(ops), len(ops), 1)] = torch.tensor(edges, dtype=torch.uint8)
+    adj[0][tuple(torch.triu_indices(len(ops), len(ops), 1))] = torch.tensor(edges, dtype=torch.uint8)
     return torch.tensor([ops], dtype=torch.uint8), adj
 
 
