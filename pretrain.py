@@ -8,6 +8,7 @@ Writes last.pt (the encoder; also what --resume goes on from), config.json, log.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,28 +34,28 @@ class Config:
     save: str = setting("runs/pretrain/default", "folder for last.pt, config.json, log.jsonl and TensorBoard curves")
     param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
     base_model: str = setting("transformer", "encoder", tuple(ENCODERS))
-    width: int = setting(64, "width D of the encoder")
-    layers: int = setting(4, "layers of the encoder")
-    heads: int = setting(4, "attention heads of the encoder")
-    dropout: float = setting(0.0, "dropout of the encoder")
+    width: int = setting(64, "width D of the encoder", within=(1, 4096))
+    layers: int = setting(4, "layers of the encoder", within=(1, 100))
+    heads: int = setting(4, "attention heads of the encoder", within=(1, 64))
+    dropout: float = setting(0.0, "dropout of the encoder", within=(0, 0.95))
     tasks: str = setting("mask,flow,signature", "pretext tasks, a comma list of mask, flow, signature (models/pretext.py)")
-    mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n")
+    mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n", within=(0, 1))
     pretrain_target: str = setting("masked", "vertices that the loss looks at", ("masked", "all"))
-    batch_size: int = setting(512, "graphs a step")
-    iterations: int = setting(600, "steps")
-    lr: float = setting(2e-3, "peak learning rate (AdamW, cosine after warm-up)")
-    weight_decay: float = setting(1e-2, "AdamW weight decay")
-    warmup: float = setting(0.05, "share of the steps in which the learning rate rises")
-    archs: int = setting(60_000, "architectures to train on, drawn uniformly from a larger space; 0 = the whole space")
+    batch_size: int = setting(512, "graphs a step", within=(1, math.inf))
+    iterations: int = setting(600, "steps", within=(1, math.inf))
+    lr: float = setting(2e-3, "peak learning rate (AdamW, cosine after warm-up)", within=(0, math.inf))
+    weight_decay: float = setting(1e-2, "AdamW weight decay", within=(0, math.inf))
+    warmup: float = setting(0.05, "share of the steps in which the learning rate rises", within=(0, 1))
+    archs: int = setting(60_000, "architectures to train on, drawn uniformly from a larger space; 0 = the whole space", within=(0, math.inf))
     data: str = setting("", "train on the architectures of this file (gen_json_301.py) instead")
     cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
-    seed: int = setting(0, "seed of weights, architectures, batches and masks")
+    seed: int = setting(0, "seed of weights, architectures, batches and masks", within=(0, math.inf))
     resume: bool = setting(False, "go on from last.pt in --save")
     labels: str = setting("", "label table for a small fine-tuning probe every tenth of the run; it is logged and chooses nothing")
     dataset: str = setting("cifar10", "dataset of a label table with several", ("cifar10", "cifar100", "ImageNet16-120"))
     protocol: str = setting("", "protocol of the probe; empty = by space", tuple(PROTOCOLS) + ("",))
-    finetune_train_samples: int = setting(100, "labels of the probe")
-    finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = 64")
+    finetune_train_samples: int = setting(100, "labels of the probe", within=(2, math.inf))
+    finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = 64", within=(0, math.inf))
     finetune_fixed_encoder: bool = setting(False, "freeze the encoder in the probe")
     export: str = setting("", "at the end also write the bare encoder (no optimiser, no heads) to this file, to pass on")
     tensorboard: bool = setting(True, "write TensorBoard curves")
@@ -70,12 +71,12 @@ def main(argv: list[str] | None = None) -> float:
     folder = Path(config.save)
     if (folder / "last.pt").exists() and not config.resume:
         raise InputError(f"{folder} holds a run already: add --resume to go on with it, or give another --save")
-    space = spaces.get(config.space, **({} if config.cell_marks else {"cell_marks": False}))
+    space = spaces.get(config.space, config.cell_marks)
     table = Batch.of(architectures(config, space)).to(device)
     with runtime.console.status("computing the targets of the pretext tasks"):
         target, widths = target_table(table, tasks, space.ops)
     with runtime.seeded(config.seed, 1):
-        encoder = build_encoder(dataclasses.asdict(config), len(space.ops))
+        encoder = build_encoder(runtime.encoder_settings(config), len(space.ops))
         pretext = Pretext(encoder, tasks, widths, config.mask_ratio, config.pretrain_target)
     return train(config, space, (table, target), pretext.to(device), Probe(config, space, device), folder)
 
@@ -139,9 +140,8 @@ def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretex
     final = float(np.mean(losses[-tenth:]))
     if config.export:
         runtime.save_checkpoint(Path(config.export), **bare_encoder(config, space, pretext))
-    if start < config.iterations:
-        runtime.write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": final,
-                                                    "seconds": round(time.time() - began, 1)})
+    runtime.write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": final,
+                                                "seconds": round(time.time() - began, 1)})
     runtime.output.print(f"{config.space}: {config.iterations} steps, loss {final:.4f}; written: {folder / 'last.pt'}")
     return final
 
@@ -155,8 +155,7 @@ def save(config: Config, path: Path, space, pretext, optimiser, generator, step:
 
 def bare_encoder(config: Config, space, pretext: Pretext) -> dict:
     """What it takes to use the encoder elsewhere."""
-    encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
-    return {"space": config.space, "ops": list(space.ops), "encoder": encoder, "cell_marks": config.cell_marks,
+    return {"space": config.space, "ops": list(space.ops), "encoder": runtime.encoder_settings(config), "cell_marks": config.cell_marks,
             "weights": pretext.encoder.state_dict()}
 
 
@@ -189,7 +188,7 @@ class Probe:
             return
         self.labels = label_tables.read(config.labels, space, config.dataset)
         self.recipe = finetune.Recipe(finetune_batch_size=config.finetune_batch_size, finetune_fixed_encoder=config.finetune_fixed_encoder)
-        self.encoder = {name: getattr(config, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
+        self.encoder = runtime.encoder_settings(config)
         self.protocol = config.protocol or default_protocol(config.space)
         self.split = split(self.labels, self.protocol, config.finetune_train_samples, config.seed)
         seen = np.random.default_rng([config.seed, 5]).permutation(self.split.evaluation)[: self.CELLS]  # [E]

@@ -10,7 +10,9 @@ import contextlib
 import dataclasses
 import difflib
 import json
+import math
 import os
+import re
 import sys
 import time
 import typing
@@ -31,9 +33,16 @@ output = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True)  # 
 
 # Settings ------------------------------------------------------------------------------------------------------------
 
-def setting(default, help: str, choices: tuple = ()):
-    """A dataclass field that becomes a flag with this help text."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def setting(default, help: str, choices: tuple = (), within: tuple[float, float] = (-math.inf, math.inf)):
+    """A dataclass field that becomes a flag with this help text. `within` bounds a number, both ends included."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "within": within})
+
+
+class Parser(argparse.ArgumentParser):
+    """Its errors are InputErrors: one line like every other."""
+
+    def error(self, message: str):
+        raise InputError(f"{message}; see --help")
 
 
 def parse(config_class, argv: list[str] | None, description: str):
@@ -42,16 +51,15 @@ def parse(config_class, argv: list[str] | None, description: str):
     A bool is a pair of flags, `--x` and `--no-x`; neither given leaves the value of the lower source.
     """
     types = typing.get_type_hints(config_class)
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     argument_default=argparse.SUPPRESS, allow_abbrev=False)
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter,
+                    argument_default=argparse.SUPPRESS, allow_abbrev=False)
     for field in dataclasses.fields(config_class):
         help = f"{field.metadata['help']} (default: {field.default})".replace("%", "%%")
         if types[field.name] is bool:
             parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, help=help)
         else:
-            choices = field.metadata["choices"]
-            parser.add_argument(f"--{field.name}", metavar="{" + ",".join(choices) + "}" if choices else types[field.name].__name__.upper(),
-                                help=help)
+            choices = ",".join(field.metadata["choices"])
+            parser.add_argument(f"--{field.name}", metavar=f"{{{choices}}}" if choices else types[field.name].__name__.upper(), help=help)
     flags = vars(parser.parse_args(argv))
     source = flags.get("param", getattr(config_class, "param", "default"))
     stored, origin = stored_settings(source)
@@ -95,7 +103,7 @@ def checked(config_class, types: dict, name: str, value, where: str):
             raise InputError(f"{where}: {name} must be true or false, not {value!r}")
         return value
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
             raise ValueError
         number = float(value) if kind is int else None
         if number is not None and number != int(number):
@@ -103,21 +111,37 @@ def checked(config_class, types: dict, name: str, value, where: str):
         value = int(number) if kind is int else kind(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: {name} must be of type {kind.__name__}, not {value!r}") from None
-    choices = fields[name].metadata["choices"]
+    choices, (low, high) = fields[name].metadata["choices"], fields[name].metadata["within"]
+    if kind is not str and not (low <= value <= high and math.isfinite(value)):
+        raise InputError(f"{where}: {name} must be {bounds(low, high)}, not {value}")
     if choices and value not in choices:
         raise InputError(f"{where}: {name} must be one of {', '.join(choices)}, not {value!r}")
     return value
 
 
+def bounds(low: float, high: float) -> str:
+    if math.isinf(low):
+        return "a finite number"
+    return f"at least {low}" if math.isinf(high) else f"from {low} to {high}"
+
+
+def encoder_settings(settings) -> dict:
+    """What `models.build_encoder` needs, out of a script's settings; a checkpoint keeps it."""
+    config = {name: getattr(settings, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
+    if config["width"] % config["heads"]:
+        raise InputError(f"--width {config['width']} does not divide among --heads {config['heads']}")
+    return config
+
+
 def parse_seeds(text: str) -> list[int]:
     """'0,1,5-7' -> [0, 1, 5, 6, 7]."""
-    try:
-        seeds = []
-        for part in text.split(","):
-            first, _, last = part.partition("-")
-            seeds.extend(range(int(first), int(last or first) + 1))
-    except ValueError:
-        raise InputError(f"--seeds {text}: give numbers and ranges, like 0,1,2 or 0-9") from None
+    seeds = []
+    for part in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first:
+            raise InputError(f"--seeds {text}: give numbers and ranges, like 0,1,2 or 0-9")
+        seeds.extend(range(first, last + 1))
     if len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds {text}: a seed stands twice")
     return seeds
@@ -258,6 +282,9 @@ def load_encoder(source: str, space) -> dict:
     content = load_checkpoint(path)
     if content["ops"] != list(space.ops):
         raise InputError(f"{path} was pre-trained on {content['space']}, whose operations are not those of {space.name}")
+    marks = content.get("cell_marks", True)
+    if marks != getattr(space, "cell_marks", True):
+        raise InputError(f"{path} was pre-trained with cell_marks = {marks}: give the same flag here")
     if isinstance(content["weights"], list):
         raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
     return content

@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> dict:
     config = runtime.parse(Config, argv, __doc__)
     check(config)
     device = runtime.choose_device(config.device, config.threads)
-    space = spaces.get(config.search_space, **({} if config.cell_marks else {"cell_marks": False}))
+    space = spaces.get(config.search_space, config.cell_marks)
     oracle, pool = open_pool(config, space)
     source = config.encoder_model_state_dict
     checkpoint = runtime.load_encoder(source, space) if source else None

@@ -11,7 +11,7 @@ ENCODERS = {  # name: (module, class); torch-geometric takes seconds to import, 
 
 
 def build_encoder(config: dict, operations: int, dropout: float | None = None):
-    """The encoder that a config {base_model, width, layers, heads, dropout} describes; `dropout` overrides the config's."""
+    """The encoder that a config {base_model, width, layers, heads, dropout} describes; `dropout` overrides its own."""
     module, name = ENCODERS[config["base_model"]]
     sizes = {size: config[size] for size in ("width", "layers", "heads")}
     dropout = config["dropout"] if dropout is None else dropout

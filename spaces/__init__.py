@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 
 from spaces.base import Graphs, InputError, Space, concatenate
 
@@ -13,12 +14,17 @@ SPACES = {  # name: (module, class); a new space is one file and one line here
 }
 
 
-def get(name: str, **options) -> Space:
-    """The space of that name. Options are the space's own (nasbench301 and darts: cell_marks=False for the paper's graph)."""
+def get(name: str, cell_marks: bool = True) -> Space:
+    """The space of that name. cell_marks=False gives DARTS cells the paper's graph, which cannot tell one cell from the other."""
     if name not in SPACES:
         raise InputError(f"unknown space {name!r}: choose one of {', '.join(SPACES)}")
     module, cls = SPACES[name]
-    return getattr(import_module(module), cls)(**options)
+    space = getattr(import_module(module), cls)
+    if cell_marks:
+        return space()
+    if "cell_marks" not in signature(space).parameters:
+        raise InputError(f"--no-cell_marks: {name} has one cell and no marks to leave out")
+    return space(cell_marks=False)
 
 
 __all__ = ["Graphs", "InputError", "SPACES", "Space", "concatenate", "get"]
