@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import time
 from dataclasses import dataclass
 from itertools import accumulate
@@ -52,12 +53,12 @@ class Config(finetune.Recipe):
     param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
     labels: str = setting("", f"oracle: a label file, an .onnx surrogate, or {EMBEDDED} (NAS-Bench-201 by pip), which "
                               "empty stands for")
-    run: int = setting(0, "which of NAS-Bench-101's three trainings a query returns (TFRecord files)")
+    run: int = setting(0, "which of NAS-Bench-101's three trainings a query returns (TFRecord files)", within=(0, 2))
     N: int = setting(150, "queries in all, a hard limit")
     N0: int = setting(20, "random architectures queried first")
     K: int = setting(10, "architectures queried a round")
     C: int = setting(100, "candidates scored a round")
-    seed: int = setting(0, "decides the whole search")
+    seed: int = setting(0, "decides the whole search", within=(0, math.inf))
     cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
     resume: bool = setting(False, "go on with the search in outdir, or begin it where there is none")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
@@ -87,10 +88,6 @@ def check(config: Config) -> None:
         raise InputError(f"--N0 {config.N0}: the random start takes 2..N = 2..{config.N} queries")
     if not 1 <= config.K <= config.C:
         raise InputError(f"--K {config.K}: a round queries 1..C = 1..{config.C} of its candidates")
-    if config.seed < 0:
-        raise InputError(f"--seed {config.seed}: give 0 or more")
-    if config.members < 1:
-        raise InputError(f"--members {config.members}: the ensemble needs at least one predictor")
 
 
 def open_pool(config: Config, space: Space) -> tuple[Oracle, Pool]:

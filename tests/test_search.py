@@ -169,7 +169,7 @@ class Mutants(Strategy):
 @pytest.mark.parametrize("algo", ["r", "mutants"])
 def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch, algo):
     monkeypatch.setitem(STRATEGIES, "mutants", Mutants)
-    monkeypatch.setattr(search.Config.__dataclass_fields__["search_algo"], "metadata", {"help": "", "choices": ()})
+    monkeypatch.setattr(search.Config.__dataclass_fields__["search_algo"], "metadata", runtime.setting("r", "").metadata)
     run(tmp_path / "run", labels, "--search_algo", algo)
     path = tmp_path / "run" / "history.jsonl"
     whole = path.read_bytes()
@@ -253,8 +253,8 @@ def test_a_history_of_another_search_is_refused(tmp_path, labels, keys, no_repor
     (["--N0", "1"], "--N0 1: the random start takes 2..N = 2..20 queries"),
     (["--N0", "21"], "--N0 21"),
     (["--K", "13"], "--K 13: a round queries 1..C = 1..12"),
-    (["--seed", "-1"], "--seed -1"),
-    (["--members", "0"], "--members 0"),
+    (["--seed", "-1"], "seed must be at least 0, not -1"),
+    (["--members", "0"], "members must be from 1 to 100, not 0"),
     (["--N", "61"], "--N 61: labels.csv .* has validation accuracies of only"),
     (["--search_algo", "magic"], "search_algo must be one of r"),
     (["--search_space", "darts", "--labels", ""], "--labels: darts has none embedded; give a label file"),
