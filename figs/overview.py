@@ -65,7 +65,7 @@ def step(axes, start: tuple[float, float], end: tuple[float, float], colour: str
 
 
 def pretrain(axes, x: float) -> None:
-    card(axes, x, 1, "Pre-train", ("reconstruct the operation", "cross-entropy at the masked vertices"))
+    card(axes, x, 1, "Pre-train", ("reconstruct operations; predict the paths", "of a cell and its response to random images"))
     words(axes, x, 3.7, "unlabelled cells, operations masked", NOTE)
     cell(axes, x, 3.12, CELLS[0], 1.3, MASKED)
     step(axes, (x, 2.72), (x, ENCODER + 0.24))
