@@ -246,7 +246,7 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     return {
         "protocol": protocol, "space": config.space, "oracle": table_of_labels.name, "target": splits[0].target,
         "base_model": checkpoint["encoder"]["base_model"] if checkpoint else config.base_model,
-        "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": len(splits[0].evaluation), "members": m,
+        "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": min(len(s.evaluation) for s in splits), "members": m,
         "seeds": seeds, "tau": tau, "tau_mean": float(np.mean(tau)),
         "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else 0.0,
         "spearman_mean": float(np.mean([spearman_rho(*pair) for pair in pairs])),
@@ -310,9 +310,9 @@ def print_result(result: dict, folder: Path) -> None:
              f"{result['base_model']}, {start}")
     cells = {
         "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}", "std": f"{result['tau_std']:.4f}",
-        "Spearman": f"{result['spearman_mean']:.4f}", "precision@10": f"{result['precision_at']['10']:.2f}",
-        "@100": f"{result['precision_at']['100']:.2f}", "regret@10": f"{result['regret_at']['10']:.3f}",
-        "evaluated": result["n_eval"], "runs": len(result["seeds"]), "seconds": result["seconds"]["all"]}
+        "rho": f"{result['spearman_mean']:.4f}", "p@10": f"{result['precision_at']['10']:.2f}",
+        "p@100": f"{result['precision_at']['100']:.2f}", "regret@10": f"{result['regret_at']['10']:.3f}",
+        "ranked": result["n_eval"], "seeds": len(result["seeds"]), "sec": result["seconds"]["all"]}
     table = Table(*cells, title=title)
     table.add_row(*map(str, cells.values()))
     runtime.output.print(table)

@@ -28,7 +28,7 @@ from spaces.cache import atomic_write
 
 ROOT = Path(__file__).resolve().parent
 console = Console(stderr=True)  # progress
-output = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True)  # results
+output = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True, markup=False, highlight=False)  # results
 
 
 # Settings ------------------------------------------------------------------------------------------------------------

@@ -262,8 +262,7 @@ def print_result(result: dict, folder: Path) -> None:
     table.add_row(f"{result['validation']:.3f}", test, at, f"{seconds['all']:.1f}", *shares)
     runtime.output.print(table)
     runtime.output.print(f"best by validation: {result['architecture']}\noracle: {result['oracle']}\n"
-                         f"written: {folder}/best.json, history.jsonl, curve.csv, curve.png, best_cell.png",
-                         markup=False, highlight=False)
+                         f"written: {folder}/best.json, history.jsonl, curve.csv, curve.png, best_cell.png")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def show(summary: dict, search: Path) -> None:
         table.add_row(f"seconds: {stage}", f"{seconds:.1f}")
     runtime.output.print(table)
     lines = (f"best cell: {summary['best']}", f"curve: {search / 'curve.png'}", f"drawing: {search / 'best_cell.png'}")
-    runtime.output.print("\n".join(lines), markup=False, highlight=False)
+    runtime.output.print("\n".join(lines))
 
 
 if __name__ == "__main__":

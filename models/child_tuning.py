@@ -2,6 +2,7 @@
 
 F keeps each entry with probability p, drawn anew every step, and scales it by 1 / p.
 D keeps the fraction p of entries with the largest Fisher information, measured once before training.
+Weight decay is no gradient: as in the authors' optimiser it shrinks every entry.
 """
 from __future__ import annotations
 

@@ -4,10 +4,15 @@ Messages run along the edges of both directions and self loops, so neither can t
 """
 from __future__ import annotations
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch_geometric.nn import DenseGATConv, DenseGCNConv
+
+with warnings.catch_warnings():  # torch-geometric still calls torch.jit.script at import
+    warnings.simplefilter("ignore", FutureWarning)
+    from torch_geometric.nn import DenseGATConv, DenseGCNConv
 
 from models.batch import Batch
 from models.encoder import average

@@ -43,7 +43,7 @@ class Pretext(nn.Module):
         """target float[B, V, T]: the standardised targets of every task but mask, side by side (`target_table`)."""
         losses = {}
         if "mask" in self.tasks:
-            some = batch.rows(slice(None, batch.graphs // 4 if self.widths else None))
+            some = batch.rows(slice(max(1, batch.graphs // 4) if self.widths else None))
             masked = draw_mask(some.real, self.mask_ratio, generator)  # [B', V]
             logits = self.decoder(self.encoder(some, masked))  # [B', V, K]
             losses["mask"] = reconstruction_loss(logits, some.ops, masked if self.target == "masked" else some.real)
