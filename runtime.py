@@ -1,7 +1,7 @@
 """What every script needs around its main job: settings, seeds, device, logs, checkpoints, progress, errors.
 
 Settings are a dataclass. A field is a flag, its default the lowest of four sources:
-defaults < params file (`--param local:FILE`) or sweep (`--param nni`) < flags given on the command line.
+defaults < params file (`--param local:FILE`) < sweep (`--param local:FILE,nni`) < flags given on the command line.
 """
 from __future__ import annotations
 
@@ -58,14 +58,13 @@ def parse(config_class, argv: list[str] | None, description: str):
         if types[field.name] is bool:
             parser.add_argument(f"--{field.name}", action=argparse.BooleanOptionalAction, help=help)
         else:
-            choices = ",".join(field.metadata["choices"])
+            choices = ",".join(filter(None, field.metadata["choices"]))
             shape = f"{{{choices}}}" if choices else types[field.name].__name__.upper()
             parser.add_argument(f"--{field.name}", metavar=shape, help=help)
     flags = vars(parser.parse_args(argv))
     source = flags.get("param", getattr(config_class, "param", "default"))
-    stored, origin = stored_settings(source)
     values = {}
-    for given, where in ((stored, origin), (flags, "command line")):
+    for given, where in (*map(stored_settings, source.split(",")), (flags, "command line")):
         values.update({name: checked(config_class, types, name, value, where) for name, value in given.items()})
     return config_class(**values)
 
@@ -75,11 +74,13 @@ def stored_settings(source: str) -> tuple[dict, str]:
     if source == "default":
         return {}, "defaults"
     if source == "nni":
-        import nni  # slow to import, and only a sweep needs it
-
+        try:
+            import nni  # slow to import, and only a sweep needs it
+        except ImportError:
+            raise InputError("--param nni: the package nni is not installed (it has no build for every platform)") from None
         return nni.get_next_parameter() or {}, "nni"
     if not source.startswith("local:"):
-        raise InputError(f"--param {source}: give local:FILE, nni or default")
+        raise InputError(f"--param {source}: give local:FILE, nni or default, or several with commas, the last one winning")
     path = Path(source.removeprefix("local:")).expanduser()
     try:
         stored = json.loads(path.read_text())
@@ -161,6 +162,9 @@ def main_guard(main) -> None:
     except BrokenPipeError:  # `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        sys.exit(2)
 
 
 # Device and randomness -----------------------------------------------------------------------------------------------
@@ -179,22 +183,32 @@ def choose_device(name: str, threads: int) -> torch.device:
 
 @contextlib.contextmanager
 def seeded(*numbers: int):
-    """Inside, torch's own generators (initial weights, dropout) start from a state that depends on these numbers only."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(mix(*numbers))
+    """Inside, torch's own generators (initial weights, dropout) start from a state that these numbers decide; outside,
+    they are as if nothing had been drawn."""
+    before = rng_state()
+    torch.manual_seed(mix(*numbers))
+    try:
         yield
+    finally:
+        set_rng_state(before)
 
 
-def rng_state(device: torch.device) -> dict:
-    """torch's own generators, as a checkpoint keeps them."""
-    return {"cpu": torch.get_rng_state(), **({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})}
+def rng_state() -> dict:
+    """torch's own generators on the devices in use, as a checkpoint keeps them."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
 
 
-def set_rng_state(state: dict, device: torch.device) -> None:
+def set_rng_state(state: dict) -> None:
     torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
+    if "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if "mps" in state:
+        torch.mps.set_rng_state(state["mps"])
 
 
 def mix(*numbers: int) -> int:
@@ -209,8 +223,12 @@ def mix(*numbers: int) -> int:
 class Log:
     """One JSON line an event in `log.jsonl` (append-only) and, where asked, TensorBoard scalars beside it."""
 
-    def __init__(self, folder: Path, tensorboard: bool = False):
+    def __init__(self, folder: Path, tensorboard: bool = False, keep: int | None = None):
+        """keep: a resumed run goes on after this step, so later lines, and a torn last one, are dropped."""
         folder.mkdir(parents=True, exist_ok=True)
+        if keep is not None:
+            lines = [line for line in whole_lines(folder / "log.jsonl") if json.loads(line)["step"] <= keep]
+            atomic_write(folder / "log.jsonl", lambda file: file.write(b"".join(line + b"\n" for line in lines)))
         self.file = open(folder / "log.jsonl", "a")
         self.board = None
         if tensorboard:
@@ -230,6 +248,17 @@ class Log:
         self.file.close()
         if self.board:
             self.board.close()
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """The lines of a file that was being appended to; an unfinished last one is cut off the file. No file, no lines."""
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(path, end)
+    return content[:end].splitlines()
 
 
 class Rate(ProgressColumn):
@@ -274,14 +303,14 @@ def load_checkpoint(path: str | Path, needs: tuple[str, ...] = ("space", "ops", 
 
 def load_encoder(source: str, space) -> dict:
     """The checkpoint of a pre-trained encoder for use on `space`; 'default' is the shipped one with the space's operations."""
-    if source == "default":
-        for path in sorted((ROOT / "checkpoints").glob("*.pt")):
-            content = load_checkpoint(path)
-            if content["ops"] == list(space.ops):
-                return content
-        raise InputError(f"no shipped encoder knows the operations of {space.name}: pre-train one with pretrain.py")
-    path = Path(source)
-    content = load_checkpoint(path)
+    shipped = sorted((ROOT / "checkpoints").glob("*.pt")) if source == "default" else [Path(source)]
+    for path in shipped:
+        content = load_checkpoint(path)
+        if content["ops"] == list(space.ops):
+            break
+    else:
+        if source == "default":
+            raise InputError(f"no shipped encoder knows the operations of {space.name}: pre-train one with pretrain.py")
     if content["ops"] != list(space.ops):
         raise InputError(f"{path} was pre-trained on {content['space']}, whose operations are not those of {space.name}")
     marks = content.get("cell_marks", True)

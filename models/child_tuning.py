@@ -22,7 +22,7 @@ class ChildTuning:
 
     def measure(self, ensemble: Ensemble, losses: Iterable[Callable[[], torch.Tensor]]) -> None:
         """Mode D: Fisher information of an entry = mean squared gradient over the batches' losses, per member."""
-        if self.mode != "D" or self.p >= 1:
+        if self.mode != "D" or self.p >= 1 or not encoder_entries(ensemble):  # a frozen encoder has no entries
             return
         fisher = {name: torch.zeros_like(p) for name, p in encoder_entries(ensemble)}
         for loss in losses:

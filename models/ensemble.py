@@ -37,7 +37,7 @@ class Ensemble(nn.Module):
 
     def member(self, i: int) -> dict[str, torch.Tensor]:
         """The state dict of member i."""
-        return {name.replace("/", "."): value[i].detach().clone() for name, value in self.params.items()}
+        return {name.replace("/", "."): value[i].detach().cpu().clone() for name, value in self.params.items()}
 
     @torch.no_grad()
     def clip_gradients(self, limit: float) -> None:

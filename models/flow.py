@@ -19,8 +19,7 @@ def flow_targets(ops: torch.Tensor, adj: torch.Tensor, real: torch.Tensor, opera
     """
     one_hot = F.one_hot(ops.long(), operations).float() * real[..., None]  # [N, V, K]
     back = walk(one_hot, adj.float())  # [N, V, T/2]
-    flip = [1]
-    ahead = walk(one_hot.flip(flip), adj.float().flip(1, 2).transpose(1, 2)).flip(flip)  # [N, V, T/2]
+    ahead = walk(one_hot.flip(1), adj.float().flip(1, 2).transpose(1, 2)).flip(1)  # [N, V, T/2]
     return torch.cat([back, ahead], dim=-1) * real[..., None]  # [N, V, T]
 
 

@@ -22,7 +22,7 @@ class MessagePassing(nn.Module):
     """L layers, each followed by LayerNorm, PReLU, dropout; the input of a layer is the sum of a linear skip of the
     embedding and the outputs of ALL earlier layers; readout = mean over vertices (Jing et al., IJCAI 2022, section 3).
 
-    A masked operation is a zero vector, as in the paper.
+    A masked operation is a zero vector, as in the paper; the mark of its cell stays.
     """
 
     def __init__(self, operations: int, width: int = 32, layers: int = 16, heads: int = 8, dropout: float = 0.0):
@@ -57,7 +57,7 @@ class MessagePassing(nn.Module):
         return h
 
     def embed(self, batch: Batch) -> torch.Tensor:
-        """-> g [B, D], the embedding of whole architectures: eval mode, nothing masked."""
+        """-> g [B, D], the embedding of whole architectures; nothing is masked."""
         return self.readout(self(batch), batch)
 
     def readout(self, h: torch.Tensor, batch: Batch) -> torch.Tensor:

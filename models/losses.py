@@ -29,7 +29,7 @@ def soft_bce(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 
 def mse(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Mean squared error against the label; `standardise` the labels of a training set first."""
+    """Mean squared error against the label; `finetune.fit` standardises the labels."""
     return F.mse_loss(score, label)
 
 

@@ -63,7 +63,7 @@ def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def target_table(table: Batch, tasks: tuple[str, ...], names: tuple[str, ...], chunk: int = 8192) -> tuple:
-    """Targets of all tasks but mask, float[N, V, T], standardised over real vertices, and {task: its share of T}.
+    """Targets of all tasks but mask, half[N, V, T], standardised over real vertices, and {task: its share of T}.
 
     Numbers that are the same at every vertex are dropped. (None, {}) where mask is the only task.
     """
@@ -76,7 +76,8 @@ def target_table(table: Batch, tasks: tuple[str, ...], names: tuple[str, ...], c
         at_real = value[table.real]  # [n, T]
         std, mean = torch.std_mean(at_real, dim=0)  # [T]
         varies = std > 1e-3
-        columns.append((value[..., varies] - mean[varies]) / std[varies] * table.real[..., None])
+        value = (value[..., varies] - mean[varies]) / std[varies] * table.real[..., None]
+        columns.append(value.half())  # a whole space of these stays on the device
         widths[task] = int(varies.sum())
     return (torch.cat(columns, dim=-1), widths) if columns else (None, {})
 

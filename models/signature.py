@@ -131,9 +131,12 @@ OPERATIONS = {
     "maxpool3x3": lambda x, draw: F.max_pool2d(x, 3, 1, 1),
     "max_pool_3x3": lambda x, draw: normalised(F.max_pool2d(x, 3, 1, 1)),
     "avg_pool_3x3": lambda x, draw: F.avg_pool2d(x, 3, 1, 1), "none": lambda x, draw: torch.zeros_like(x),
+    "skip_connect": lambda x, draw: x, "output": lambda x, draw: x,
 }
 
 
 def operation_of(name: str) -> Callable:
-    """What an operation does to feature maps; anything unknown (skip, input, output) passes them on."""
-    return OPERATIONS.get(name, lambda x, draw: x)
+    """What an operation does to feature maps. ValueError for one that is not in OPERATIONS."""
+    if name not in OPERATIONS and not name.startswith("input"):
+        raise ValueError(f"models/signature.py does not know what operation {name!r} does: add it to OPERATIONS")
+    return OPERATIONS.get(name)

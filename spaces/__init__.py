@@ -4,7 +4,7 @@ from __future__ import annotations
 from importlib import import_module
 from inspect import signature
 
-from spaces.base import Graphs, InputError, Space, concatenate
+from spaces.base import Graphs, InputError, Space
 
 SPACES = {  # name: (module, class); a new space is one file and one line here
     "nasbench101": ("spaces.nasbench101", "NASBench101"),
@@ -27,4 +27,4 @@ def get(name: str, cell_marks: bool = True) -> Space:
     return space(cell_marks=False)
 
 
-__all__ = ["Graphs", "InputError", "SPACES", "Space", "concatenate", "get"]
+__all__ = ["Graphs", "InputError", "SPACES", "Space", "get"]

@@ -55,11 +55,6 @@ class Graphs:
         return Graphs(self.ops.to(device), self.adj.to(device), self.n.to(device), self.marks.to(device))
 
 
-def concatenate(tables: Sequence[Graphs]) -> Graphs:
-    """One table of all rows, in order; the tables must share V."""
-    return Graphs(*(torch.cat([getattr(t, name) for t in tables]) for name in ("ops", "adj", "n", "marks")))
-
-
 class Space(Protocol):
     """A search space. `Arch` is whatever value object suits the space; it is hashable and never changed in place.
 
@@ -69,13 +64,22 @@ class Space(Protocol):
     name: str
     ops: tuple[str, ...]  # the vocabulary; a vertex's operation id is an index into it
     max_vertices: int  # V of every table of this space
+    protocol: str  # the default of `spaces.protocols`
+    labels: str | None  # the default label table: a name or a file under ~/datasets; None where there is no usual one
     size: int | None  # number of architectures where the space can be enumerated, else None
+    choices: tuple[int, ...]  # an architecture as independent decisions: how many options each has; `decode` reads them
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Hashable]:
         """n architectures, uniform, independent (so a small space repeats itself)."""
 
     def mutate(self, arch: Any, rng: np.random.Generator) -> Hashable:
         """A valid architecture one edit away; its key differs from arch's."""
+
+    def decode(self, decisions: np.ndarray) -> list[Hashable | None]:
+        """The architecture of each row of int[N, D], entries below those of `choices`; None where a row gives none.
+
+        Every architecture has its decisions.
+        """
 
     def encode(self, archs: Sequence[Any]) -> Graphs:
         """The graphs of the architectures, in order."""

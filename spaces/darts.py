@@ -64,7 +64,7 @@ def _choices(numbers: np.ndarray) -> np.ndarray:
     return np.stack(np.unravel_index(numbers, RADIX), axis=1)  # [N, 8]
 
 
-def _numbers(choices: list[list[int]]) -> np.ndarray:
+def _numbers(choices: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
     return np.ravel_multi_index(tuple(np.array(choices, np.int64).reshape(-1, len(RADIX)).T), RADIX)  # [N]
 
 
@@ -144,9 +144,11 @@ class DARTS:
     """
 
     name = "darts"
+    protocol, labels = "nb301", None
     ops = ("input1", "input2", *OPERATIONS, "output")
     max_vertices = 22
     size = None
+    choices = tuple(options for i in NODES * 2 for options in (i * (i - 1) // 2, len(OPERATIONS), len(OPERATIONS)))
 
     def __init__(self, cell_marks: bool = True):
         self.cell_marks = cell_marks
@@ -166,6 +168,11 @@ class DARTS:
         inputs = edges[kept], edits[rng.integers(len(edits))]
         choices[changed] = _CHOICE[tuple(sorted(inputs, key=lambda pair: pair[1]))]
         return genotypes(_numbers([choices]))[0]
+
+    def decode(self, decisions: np.ndarray) -> list[Genotype]:
+        """Three decisions a node: the pair of its predecessors (in the order of PAIRS), and the operation of each."""
+        pair, first, second = np.moveaxis(decisions.reshape(-1, len(RADIX), 3), -1, 0)  # [N, 8] each
+        return genotypes(_numbers((pair * len(OPERATIONS) + first) * len(OPERATIONS) + second))
 
     def encode(self, archs: Sequence[Genotype]) -> Graphs:
         return self._graphs(numbers_of(archs))

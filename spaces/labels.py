@@ -60,7 +60,7 @@ class Labels:
 
 
 def read(path_or_name: str | Path, space: Space, dataset: str = "cifar10", run: int = 0) -> Labels:
-    """The labels in a file, whose format is found by its content, or under an embedded name.
+    """The labels in a file, whose format is found by its content, or under an embedded name; empty = `default_labels`.
 
     dataset (upper or lower case) picks the columns of a file that covers several. run, 0 to 2, is the training run
     whose validation accuracy an official NAS-Bench-101 file gives. InputError for every fault of the file.
@@ -69,7 +69,10 @@ def read(path_or_name: str | Path, space: Space, dataset: str = "cifar10", run: 
     if dataset.lower() not in names:
         raise InputError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
     dataset = names[dataset.lower()]
+    path_or_name = path_or_name or default_labels(space)
     if str(path_or_name) == EMBEDDED:
+        if space.name != "nasbench201":
+            raise InputError(f"--labels {EMBEDDED}: it labels nasbench201, not {space.name}: give a label file")
         return _read_embedded(space, dataset)
     path = Path(path_or_name).expanduser()
     if not path.is_file():
@@ -79,6 +82,16 @@ def read(path_or_name: str | Path, space: Space, dataset: str = "cifar10", run: 
     if path.suffix == ".tfrecord" or is_tfrecord(head):
         return _read_official101(path, space, dataset, run)
     return _read_text(path, space, dataset)
+
+
+def default_labels(space: Space) -> str:
+    """The label table that a space has by itself: an embedded name, or the official file where the downloader puts it."""
+    if space.labels is None:
+        raise InputError(f"--labels: {space.name} has none by itself: give a label file (gen_json_301.py --oracle writes one)")
+    path = Path("~/datasets", space.labels).expanduser()
+    if space.labels == EMBEDDED or path.is_file():
+        return EMBEDDED if space.labels == EMBEDDED else str(path)
+    raise InputError(f"{path}: no such file: python -m spaces.download {space.name} fetches it, or give another with --labels")
 
 
 class _PlainData(pickle.Unpickler):

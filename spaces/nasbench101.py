@@ -114,9 +114,11 @@ class NASBench101:
     """The space behind the common protocol. The table is loaded at first use and kept by the instance."""
 
     name = "nasbench101"
+    protocol, labels = "tnasp", "nasbench_only108.tfrecord"
     ops = OPS
     max_vertices = MAX_VERTICES
     size = 423624
+    choices = (2,) * (MAX_VERTICES * (MAX_VERTICES - 1) // 2) + (len(INNER),) * (MAX_VERTICES - 2)
 
     @cached_property
     def _rows(self) -> np.ndarray:
@@ -177,6 +179,19 @@ class NASBench101:
                 continue
             if mutant.key != arch.key:
                 return mutant
+
+    def decode(self, decisions: np.ndarray) -> list[Cell | None]:
+        """The 21 edges (in the order of `edge_pairs`) and 5 operations of a drawing with 7 vertices, then pruned."""
+        sources, targets = edge_pairs(MAX_VERTICES)
+        matrices = np.zeros((len(decisions), MAX_VERTICES, MAX_VERTICES), int)
+        matrices[:, sources, targets] = decisions[:, :len(sources)]
+        cells = []
+        for matrix, row in zip(matrices, decisions[:, len(sources):].tolist()):
+            try:
+                cells.append(Cell(matrix, (INPUT, *(INNER[op] for op in row), OUTPUT)))
+            except InputError:  # no path, or too many edges
+                cells.append(None)
+        return cells
 
     def encode(self, archs: Sequence[Cell]) -> Graphs:
         ops = np.zeros((len(archs), MAX_VERTICES), np.uint8)

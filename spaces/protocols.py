@@ -13,25 +13,19 @@ from spaces.labels import Labels
 
 
 class Protocol(NamedTuple):
-    """Columns of a label table ("val" or "test"); where `fallback` is set it is the target of a table without test accuracies."""
+    """Columns of a label table ("val" or "test"); `fallback` is the target of a table that has no test accuracies."""
 
     train: str
     target: str
-    fallback: str | None
-    about: str
+    fallback: str | None = None
 
 
 PROTOCOLS = {
-    "tnasp": Protocol("val", "test", None, "NAS-Bench-101: train on one run's validation accuracy, rank mean test accuracy"),
-    "gmae": Protocol("val", "val", None, "NAS-Bench-101, the paper's own: train and rank one run's validation accuracy"),
-    "nb201": Protocol("val", "test", "val", "NAS-Bench-201: train on mean validation accuracy, rank test, or validation "
-                                            "where no test is known"),
-    "nb301": Protocol("val", "val", None, "NAS-Bench-301: train and rank the surrogate's validation accuracy"),
+    "tnasp": Protocol("val", "test"),  # NAS-Bench-101: one run's validation accuracy trains, mean test accuracy is ranked
+    "gmae": Protocol("val", "val"),  # NAS-Bench-101, the paper's own: one run's validation accuracy, both times
+    "nb201": Protocol("val", "test", "val"),  # NAS-Bench-201: mean validation accuracy trains
+    "nb301": Protocol("val", "val"),  # NAS-Bench-301: a surrogate's validation accuracy, both times
 }
-
-
-def default_protocol(space: str) -> str:
-    return {"nasbench101": "tnasp", "nasbench201": "nb201"}.get(space, "nb301")
 
 
 class Split(NamedTuple):

@@ -1,11 +1,31 @@
 """What every strategy shares: the queries so far, the architectures that are left, and the strategy interface."""
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any, Callable, Hashable, NamedTuple, Sequence
 
 import numpy as np
 
+from runtime import setting
 from spaces import Space
+
+
+@dataclass
+class Settings:
+    """The numbers of the strategies; each says whose it is."""
+
+    M: int = setting(1, "ae, bo: parents whose mutants a round scores", within=(1, math.inf))
+    edits: int = setting(6, "ae, bo: edits at most from a parent to a mutant; more than one where nothing new is near",
+                         within=(1, math.inf))
+    population: int = setting(20, "ae: how many of the latest queries may become parents", within=(1, math.inf))
+    tournament: int = setting(5, "ae: how many of these are drawn for a parent, the best of them", within=(1, math.inf))
+    acquisition: str = setting("its", "bo: its = independent Thompson sampling, ei = expected improvement, ucb = upper "
+                                      "confidence bound", ("its", "ei", "ucb"))
+    random_share: float = setting(0.1, "bo: share of the candidates that is drawn uniformly", within=(0, 1))
+    policy_lr: float = setting(0.3, "rl: learning rate of the policy", within=(0, math.inf))
+    baseline_decay: float = setting(0.8, "rl: share of the moving-average baseline that a round keeps", within=(0, 1))
 
 
 class Query(NamedTuple):
@@ -48,7 +68,10 @@ class Pool:
         first = {}
         for arch in archs:
             first.setdefault(self.space.key(arch), arch)
-        return [arch for key, arch in first.items() if key not in self._taken and self._covers(key)]
+        return [arch for key, arch in first.items() if key in self]
+
+    def __contains__(self, key: str) -> bool:
+        return key not in self._taken and self._covers(key)
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Hashable]:
         """n different ones, uniformly; all where fewer are left."""
@@ -61,24 +84,49 @@ class Pool:
             drawn = self.fresh(drawn + self.space.sample(n, rng))
         return drawn[:n]
 
+    def mutants(self, parents: Sequence[Hashable], n: int, edits: int, rng: np.random.Generator) -> list[Hashable]:
+        """n different ones, near the parents, which take turns; fewer where fewer were found.
+
+        A mutant ends a walk of single edits, which stops at the first new architecture of the pool. 2n walks may take
+        one edit; while n mutants are not found, 2n more may take two, and so on up to `edits`.
+        """
+        found = {}
+        for reach in range(1, edits + 1):
+            for arch in islice(cycle(parents), 2 * n):
+                if len(found) == n:
+                    return list(found.values())
+                for _ in range(reach):
+                    arch = self.space.mutate(arch, rng)
+                    key = self.space.key(arch)
+                    if key in self and key not in found:
+                        found[key] = arch
+                        break
+        return list(found.values())
+
 
 class Strategy:
     """Where candidates come from and how they are ranked.
 
-    A strategy knows the search only through `observe`, which is told every round in order: a resumed search replays the
-    rounds of its history, and the strategy stands where it stood. Randomness comes from the generators passed in.
+    It knows the search only through `propose` and `observe`, which take turns after round 0. A resumed search replays
+    both for the rounds of its history, and the strategy stands where it stood. Randomness comes from the generators
+    passed in.
     """
 
-    def __init__(self, pool: Pool):
-        self.pool = pool
+    members = 1  # predictors in the ensemble, unless the user says how many
+
+    def __init__(self, pool: Pool, settings: Settings):
+        self.pool, self.settings = pool, settings
 
     def propose(self, n: int, rng: np.random.Generator) -> list[Hashable]:
         """About n candidates. Repeats and architectures outside the pool are dropped by the caller, who draws from the
         pool where too few remain."""
         raise NotImplementedError
 
-    def rank(self, scores: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What the candidates are ranked by, float[C], highest first; scores float[M, C] are those of the M members."""
+    def rank(self, scores: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """What the candidates are ranked by, float[C], highest first.
+
+        scores float[M, C] are those of the M members; known float[M, n] are their scores of the history.
+        """
         return scores.mean(0)
 
     def observe(self, queries: Sequence[Query]) -> None:

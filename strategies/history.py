@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Sequence
 
+from runtime import whole_lines
 from spaces import InputError, Space
 from spaces.oracles import Record
 from strategies.base import Query
@@ -52,17 +53,6 @@ class History:
 
     def __getitem__(self, part: slice) -> list[Query]:
         return self.queries[part]
-
-
-def whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file that is appended to; an unfinished last one is cut off the file. No file, no lines."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
-    return content[:end].splitlines()
 
 
 def best_of(queries: Sequence[Query]) -> Query:

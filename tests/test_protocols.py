@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+import spaces
 from spaces import SPACES, InputError
 from spaces.labels import Labels
-from spaces.protocols import PROTOCOLS, default_protocol, split
+from spaces.protocols import PROTOCOLS, split
 
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
@@ -28,7 +29,7 @@ def test_what_trains_and_what_is_ranked(protocol):
 
 
 def test_every_space_has_its_protocol():
-    assert {space: default_protocol(space) for space in SPACES} == {
+    assert {space: spaces.get(space).protocol for space in SPACES} == {
         "nasbench101": "tnasp", "nasbench201": "nb201", "nasbench301": "nb301", "darts": "nb301"}
 
 

@@ -1,6 +1,7 @@
 """search.py: the loop, its budget, its history, resuming; the pool and the strategies' interface."""
 import csv
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,8 +72,9 @@ def lines(folder):
 
 # The loop -------------------------------------------------------------------------------------------------------------
 
-def test_one_line_a_query_in_rounds_of_new_architectures(tmp_path, labels, asked, no_report):
-    run(tmp_path / "run", labels)
+@pytest.mark.parametrize("algo", STRATEGIES)
+def test_one_line_a_query_in_rounds_of_new_architectures(tmp_path, labels, asked, no_report, algo):
+    run(tmp_path / "run", labels, "--search_algo", algo)
     history = lines(tmp_path / "run")
     assert [list(line) for line in history] == [FIELDS] * N
     assert [line["query"] for line in history] == list(range(1, N + 1))
@@ -87,8 +89,8 @@ def test_the_best_scored_of_a_round_are_queried_best_first(tmp_path, labels, mon
     monkeypatch.setattr(search.finetune, "score", lambda *a: scored.append(score(*a)) or scored[-1])
     run(tmp_path / "run", labels, "--members", "2")
     picked = [line["score"] for line in lines(tmp_path / "run") if line["round"] == 1]
-    assert scored[0].shape == (2, 12)
-    assert picked == np.sort(scored[0].mean(0))[::-1][:4].tolist()
+    assert scored[0].shape == (2, 6 + 12)  # the history, then the candidates
+    assert picked == np.sort(scored[0][:, 6:].mean(0))[::-1][:4].tolist()
 
 
 def test_a_seed_decides_the_history(tmp_path, labels, no_report):
@@ -113,22 +115,44 @@ def test_the_predictor_learns_from_validation_alone(tmp_path, labels, keys):
     assert (other["key"], other["test"]) == (best["key"], best["test"])
 
 
-def test_a_table_of_exactly_n_architectures_is_searched_to_the_end(tmp_path, keys, asked, no_report):
+@pytest.mark.parametrize("algo", STRATEGIES)
+def test_a_table_of_exactly_n_architectures_is_searched_to_the_end(tmp_path, keys, asked, no_report, algo):
     labels = write_labels(tmp_path / "few.csv", keys[:N], np.linspace(60, 70, N), np.linspace(60, 70, N))
-    run(tmp_path / "run", labels)
+    run(tmp_path / "run", labels, "--search_algo", algo)
     assert sorted(asked) == sorted(keys[:N])
 
 
-def test_architectures_without_validation_accuracy_are_not_queried(tmp_path, asked, no_report):
+@pytest.mark.parametrize("algo", STRATEGIES)
+def test_architectures_without_validation_accuracy_are_not_queried(tmp_path, asked, no_report, algo):
     """NAS-Bench-101 with part of the space labelled, and part of that with test accuracies only."""
     space = spaces.get("nasbench101")
     keys = list(dict.fromkeys(space.key(cell) for cell in space.sample(60, np.random.default_rng(0))))
     val = [90 + i / 100 if i < 30 else "" for i in range(len(keys))]
     labels = write_labels(tmp_path / "part.csv", keys, val, [91.0] * len(keys))
-    run(tmp_path / "run", labels, "--search_space", "nasbench101")
+    run(tmp_path / "run", labels, "--search_space", "nasbench101", "--search_algo", algo)
     assert len(asked) == N and set(asked) <= set(keys[:30])
     with pytest.raises(InputError, match="--N 31: .* has validation accuracies of only 30 architectures"):
         run(tmp_path / "more", labels, "--search_space", "nasbench101", "--N", "31")
+
+
+def test_bo_has_five_members_unless_told(tmp_path, labels, monkeypatch, no_report):
+    sizes = []
+    score = search.finetune.score
+    monkeypatch.setattr(search.finetune, "score", lambda *a: sizes.append(a[0].size) or score(*a))
+    for algo, *flags in (["bo"], ["bo", "--members", "2"], ["ae"]):
+        run(tmp_path / "-".join([algo, *flags]), labels, "--N", "10", "--search_algo", algo, *flags)
+    assert sizes == [5, 2, 1]
+    assert json.loads((tmp_path / "bo" / "config.json").read_text())["members"] == 5
+
+
+@pytest.mark.parametrize("algo", ["rl", "ae", "bo"])
+def test_a_space_without_a_list_is_searched_by_every_strategy(tmp_path, monkeypatch, no_report, algo):
+    """DARTS cells and an oracle that answers for all."""
+    oracle = SimpleNamespace(name="made up", covers=lambda key: True,
+                             query=lambda arch: Record(len(repr(arch)) / 10, None, None))
+    monkeypatch.setattr(search, "open_oracle", lambda *_, **__: oracle)
+    run(tmp_path / "run", "made up", "--search_space", "darts", "--search_algo", algo)
+    assert len({line["key"] for line in lines(tmp_path / "run")}) == N
 
 
 def test_a_pretrained_encoder_is_where_each_round_starts(tmp_path, labels, no_report):
@@ -151,30 +175,31 @@ def save_encoder(path, seed):
 class Mutants(Strategy):
     """A strategy with a state: mutates the best it was told of; proposes repeats, and fewer than a round queries."""
 
-    def __init__(self, pool):
-        super().__init__(pool)
+    def __init__(self, pool, settings):
+        super().__init__(pool, settings)
         self.told = []
 
     def propose(self, n, rng):
         best = max(self.told, key=lambda query: query.validation).arch
         return [self.pool.space.mutate(best, rng)] * 3 + [best]
 
-    def rank(self, scores, rng):
+    def rank(self, scores, known, rng):
         return scores[0] + rng.normal(size=scores.shape[1])
 
     def observe(self, queries):
         self.told.extend(queries)
 
 
-@pytest.mark.parametrize("algo", ["r", "mutants"])
+@pytest.mark.parametrize("algo", [*STRATEGIES, "mutants"])
 def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch, algo):
     monkeypatch.setitem(STRATEGIES, "mutants", Mutants)
-    monkeypatch.setattr(search.Config.__dataclass_fields__["search_algo"], "metadata", runtime.setting("r", "").metadata)
+    field = search.Config.__dataclass_fields__["search_algo"]
+    monkeypatch.setattr(field, "metadata", runtime.setting("r", "").metadata)
     run(tmp_path / "run", labels, "--search_algo", algo)
     path = tmp_path / "run" / "history.jsonl"
     whole = path.read_bytes()
     rng = np.random.default_rng(4)
-    for cut in [0, 1, len(whole) - 1, *rng.integers(len(whole), size=9)]:
+    for cut in [0, 1, len(whole) - 1, *rng.integers(len(whole), size=4)]:
         path.write_bytes(whole[:cut])
         asked.clear()
         run(tmp_path / "run", labels, "--search_algo", algo, "--resume")
@@ -182,8 +207,10 @@ def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked
         assert len(asked) == N - whole[:cut].count(b"\n")
 
 
-def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch):
-    run(tmp_path / "whole", labels)
+@pytest.mark.parametrize("algo", STRATEGIES)
+def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch,
+                                                                  algo):
+    run(tmp_path / "whole", labels, "--search_algo", algo)
     expected = (tmp_path / "whole" / "history.jsonl").read_bytes()
     counted, rng = TableOracle.query, np.random.default_rng(5)
 
@@ -197,7 +224,7 @@ def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labe
     kills = 0
     while not (tmp_path / "run" / "history.jsonl").exists() or len(lines(tmp_path / "run")) < N:
         try:
-            run(tmp_path / "run", labels, "--resume")
+            run(tmp_path / "run", labels, "--search_algo", algo, "--resume")
         except KeyboardInterrupt:
             kills += 1
     assert kills > 1 and len(asked) == N
@@ -254,10 +281,12 @@ def test_a_history_of_another_search_is_refused(tmp_path, labels, keys, no_repor
     (["--N0", "21"], "--N0 21"),
     (["--K", "13"], "--K 13: a round queries 1..C = 1..12"),
     (["--seed", "-1"], "seed must be at least 0, not -1"),
-    (["--members", "0"], "members must be from 1 to 100, not 0"),
+    (["--members", "-1"], "members must be from 0 to 100, not -1"),
+    (["--tournament", "6", "--population", "5"], "--tournament 6: it is drawn from the --population 5"),
+    (["--acquisition", "pi"], "acquisition must be one of its, ei, ucb"),
     (["--N", "61"], "--N 61: labels.csv .* has validation accuracies of only"),
-    (["--search_algo", "magic"], "search_algo must be one of r"),
-    (["--search_space", "darts", "--labels", ""], "--labels: darts has none embedded; give a label file"),
+    (["--search_algo", "magic"], "search_algo must be one of r, rl, ae, bo"),
+    (["--search_space", "darts", "--labels", ""], "--labels: darts has none by itself: give a label file"),
     (["--encoder_model_state_dict", "nowhere.pt"], "no checkpoint at nowhere.pt"),
 ])
 def test_bad_input_is_named_before_anything_is_written(tmp_path, labels, flags, message):
