@@ -18,7 +18,7 @@ from typing import BinaryIO, Iterator, Sequence
 
 import numpy as np
 
-from runtime import main_guard, progress
+from runtime import Parser, main_guard, progress
 from spaces import InputError, darts
 from spaces.yahpo import YahpoOracle
 
@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                    allow_abbrev=False)
     parser.add_argument("--n", type=int, required=True, help="number of cells")
     parser.add_argument("--out", type=Path, required=True, help="file to write; a partial one goes on where it ends")
     parser.add_argument("--seed", type=int, default=0, help="of the cells and of the noise (default: 0)")

@@ -230,8 +230,15 @@ def _refuse_escapes(archive: Path, names: list[str]) -> None:
             raise InputError(f"{archive}: entry {name!r} leads out of the folder: refused")
 
 
+class OneLine(argparse.ArgumentParser):
+    """A mistake on the command line is one line on stderr and exit code 2, without the usage."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see --help\n")
+
+
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m spaces.download", description=__doc__.partition("\n")[0])
+    parser = OneLine(prog="python -m spaces.download", description=__doc__.partition("\n")[0])
     parser.add_argument("name", choices=RESOURCES)
     parser.add_argument("--root", type=Path, default=Path("~/datasets"), help="where data lives (default: %(default)s)")
     parser.add_argument("--url", help="a mirror to take the file from; it is verified all the same")

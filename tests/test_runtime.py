@@ -1,4 +1,6 @@
 """Settings and their precedence, seeds, device, logs, checkpoints, and how a user's mistake ends."""
+import dataclasses
+import importlib
 import json
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -9,6 +11,7 @@ import torch
 
 import runtime
 import spaces
+from conftest import ROOT
 from runtime import setting
 from spaces import InputError
 
@@ -319,3 +322,17 @@ def test_a_mistake_ends_in_one_line(capsys, error, code, text):
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         runtime.main_guard(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_shipped_transformer_settings_are_the_defaults(stage):
+    config = importlib.import_module(stage).Config
+    flags = ["--param", f"local:{ROOT / 'params' / f'transformer_{stage}.json'}"]
+    loaded = dataclasses.asdict(runtime.parse(config, flags, "about"))
+    assert loaded == dataclasses.asdict(config()) | {"param": flags[1]}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.json")), ids=lambda path: path.stem)
+def test_every_shipped_params_file_is_read(path):
+    script = "search" if path.stem.startswith("search") else "pretrain" if "pretrain" in path.stem else "finetune"
+    runtime.parse(importlib.import_module(script).Config, ["--param", f"local:{path}"], "about")
