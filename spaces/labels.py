@@ -88,9 +88,11 @@ def default_labels(space: Space) -> str:
     """The label table that a space has by itself: an embedded name, or the official file where the downloader puts it."""
     if space.labels is None:
         raise InputError(f"--labels: {space.name} has none by itself: give a label file (gen_json_301.py --oracle writes one)")
+    if space.labels == EMBEDDED:
+        return EMBEDDED
     path = Path("~/datasets", space.labels).expanduser()
-    if space.labels == EMBEDDED or path.is_file():
-        return EMBEDDED if space.labels == EMBEDDED else str(path)
+    if path.is_file():
+        return str(path)
     raise InputError(f"{path}: no such file: python -m spaces.download {space.name} fetches it, or give another with --labels")
 
 
