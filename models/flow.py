@@ -19,7 +19,7 @@ def flow_targets(ops: torch.Tensor, adj: torch.Tensor, real: torch.Tensor, opera
     """
     one_hot = F.one_hot(ops.long(), operations).float() * real[..., None]  # [N, V, K]
     back = walk(one_hot, adj.float())  # [N, V, T/2]
-    ahead = walk(one_hot.flip(1), adj.float().flip(1, 2).transpose(1, 2)).flip(1)  # [N, V, T/2]
+    ahead = walk(one_hot.flip(1), turned(adj.float())).flip(1)  # [N, V, T/2]
     return torch.cat([back, ahead], dim=-1) * real[..., None]  # [N, V, T]
 
 
@@ -27,27 +27,38 @@ def walk(one_hot: torch.Tensor, adj: torch.Tensor) -> torch.Tensor:
     """one_hot [N, V, K], adj [N, V, V] -> [N, V, 2K + 1 + SKETCH]: facts about the paths that end at each vertex."""
     count, vertices, operations = one_hot.shape
     turn = rotations(operations).to(one_hot.device)  # [K, S, S]
-    longest, shortest, paths, sketches = [], [], [], []
+    paths, sketches = [], []
     for v in range(vertices):
-        own = one_hot[:, v]  # [N, K]
-        first = (adj[:, :v, v].sum(1) == 0).float() if v else one_hot.new_ones(count)  # [N]: nothing feeds v
+        first = (adj[:, :v, v].sum(1) == 0).float()  # [N]: nothing feeds v
         if v:
-            feeds = adj[:, :v, v, None]  # [N, v, 1]
-            most = (torch.stack(longest, 1) * feeds).amax(1)  # [N, K]
-            least = torch.where(feeds > 0, torch.stack(shortest, 1), torch.inf).amin(1)  # [N, K]
-            least = torch.where(first[:, None] > 0, 0.0, least)
-            ways = (torch.stack(paths, 1) * feeds[..., 0]).sum(1)  # [N]
-            sum_in = (torch.stack(sketches, 1) * feeds).sum(1)  # [N, S]
+            feeds = adj[:, :v, v]  # [N, v]
+            ways = (torch.stack(paths, 1) * feeds).sum(1)  # [N]
+            sum_in = (torch.stack(sketches, 1) * feeds[..., None]).sum(1)  # [N, S]
         else:
-            most = least = torch.zeros_like(own)
             ways, sum_in = one_hot.new_zeros(count), one_hot.new_zeros(count, SKETCH)
         sum_in = sum_in + first[:, None] / SKETCH**0.5
-        longest.append(most + own)
-        shortest.append(least + own)
         paths.append(ways + first)
-        sketches.append(torch.einsum("nk,kst,nt->ns", own, turn, sum_in))
+        sketches.append(torch.einsum("nk,kst,nt->ns", one_hot[:, v], turn, sum_in))
     log_paths = torch.stack(paths, 1).clamp(min=1).log()[..., None]  # [N, V, 1]
-    return torch.cat([torch.stack(longest, 1), torch.stack(shortest, 1), log_paths, torch.stack(sketches, 1)], dim=-1)
+    return torch.cat([*extremes(one_hot, adj), log_paths, torch.stack(sketches, 1)], dim=-1)
+
+
+def extremes(weight: torch.Tensor, adj: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """weight [N, V, W] >= 0, adj [N, V, V] -> the largest and the smallest sum of weights on a path that starts where
+    nothing feeds a vertex and ends at each vertex, both ends included, [N, V, W] each."""
+    longest, shortest = [weight[:, 0]], [weight[:, 0]]
+    for v in range(1, weight.shape[1]):
+        feeds = adj[:, :v, v, None] > 0  # [N, v, 1]
+        most = torch.where(feeds, torch.stack(longest, 1), 0.0).amax(1)  # [N, W]
+        least = torch.where(feeds, torch.stack(shortest, 1), torch.inf).amin(1)  # [N, W]
+        longest.append(most + weight[:, v])
+        shortest.append(torch.where(feeds.any(1), least, 0.0) + weight[:, v])
+    return torch.stack(longest, 1), torch.stack(shortest, 1)
+
+
+def turned(adj: torch.Tensor) -> torch.Tensor:
+    """adj [N, V, V] with the last vertex first and every edge reversed: still in topological order."""
+    return adj.flip(1, 2).transpose(1, 2)
 
 
 def rotations(operations: int) -> torch.Tensor:

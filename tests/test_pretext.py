@@ -1,6 +1,4 @@
-"""Pretext tasks: what is masked, that nothing of it leaks, what each loss looks at, what the targets say."""
-import math
-
+"""Pretext tasks: what is hidden, that nothing of it leaks, what each loss looks at, and that it can be learnt."""
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,10 +7,12 @@ from hypothesis import given, settings, strategies as st
 import runtime
 import spaces
 from models import ENCODERS, build_encoder
-from models.batch import Batch
+from models.batch import Batch, relations
 from models.flow import flow_targets
-from models.pretext import TASKS, Pretext, draw_mask, reconstruction_loss, target_table, total
+from models.pretext import TASKS, Hiding, Pretext, target_table, total
+from models.properties import property_targets
 from models.signature import signatures
+from models.tasks import draw_mask, draw_pairs, reconstruction_loss, without_edges
 from spaces import Graphs
 
 SPACE = spaces.get("nasbench201")
@@ -24,7 +24,7 @@ def pretext(name: str, mask_ratio: float, target: str, tasks=("mask",), widths: 
     """The same weights at every call."""
     with runtime.seeded(0):
         config = {"base_model": name, "width": 16, "layers": 2, "heads": 4, "dropout": 0.0}
-        return Pretext(build_encoder(config, len(SPACE.ops)), tasks, widths or {}, mask_ratio, target)
+        return Pretext(build_encoder(config, len(SPACE.ops)), tasks, widths or {}, Hiding(mask_ratio, target))
 
 
 def encoder(name: str):
@@ -123,6 +123,47 @@ def test_a_hidden_operation_looks_like_no_operation(name):
         assert (network(batch, masked) - network(batch)).flatten(1).abs().amax(1).min() > 1e-3
 
 
+def test_hidden_pairs_are_exactly_so_many_of_the_real_ones():
+    hidden = draw_pairs(real_of([2, 5, 7], 9), 0.3, generator())
+    assert hidden.sum((1, 2)).tolist() == [1, 3, 6] and torch.equal(hidden, hidden.triu(1))
+    assert not hidden[1, :, 5:].any() and hidden[2, :7, :7].sum() == 6
+
+
+@every_encoder
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 999), percent=st.integers(5, 95))
+def test_a_hidden_edge_does_not_leak(name, seed, percent):
+    """Whatever stands at the hidden pairs, the encoder gives the same."""
+    batch = Batch.of(SPACE.encode(ARCHS))
+    hidden = draw_pairs(batch.real, percent / 100, generator(seed))  # [B, V, V]
+    other = batch.adj.clone()
+    other[hidden] ^= 1
+    network = encoder(name)
+    with torch.no_grad():
+        h, changed = (network(without_edges(batch._replace(adj=adj), hidden)) for adj in (batch.adj, other))
+    assert torch.equal(h, changed)
+
+
+@every_encoder
+def test_an_edge_that_is_not_hidden_is_seen(name):
+    batch = Batch.of(SPACE.encode(ARCHS))
+    hidden = draw_pairs(batch.real, 0.3, generator(0))  # [B, V, V]
+    other = torch.where(hidden, batch.adj, 1 - batch.adj).triu(1).to(torch.uint8) * batch.real[:, None] * batch.real[..., None]
+    network = encoder(name)
+    with torch.no_grad():
+        h, changed = (network(without_edges(batch._replace(adj=adj), hidden)) for adj in (batch.adj, other))
+    assert (h - changed).abs().amax() > 1e-3
+
+
+def test_relations_say_nothing_of_a_hidden_edge():
+    """The path 0-1-2-3 without its middle edge is two paths."""
+    adj = torch.diag(torch.ones(3, dtype=torch.uint8), 1)[None]
+    path = Batch(torch.zeros(1, 4, dtype=torch.uint8), adj, torch.ones(1, 4, dtype=torch.bool), None, relations(adj))
+    hidden = torch.zeros_like(adj, dtype=torch.bool)
+    hidden[0, 1, 2] = True
+    assert ((without_edges(path, hidden).relation > 1).nonzero()[:, 1:].tolist()) == [[0, 1], [1, 0], [2, 3], [3, 2]]
+
+
 # The loss -------------------------------------------------------------------------------------------------------------
 
 def test_reconstruction_loss_is_a_written_out_mean(graphs):
@@ -149,7 +190,7 @@ def test_the_target_says_which_logits_learn(graphs, target, vertices):
         logits.retain_grad()
         seen.append(logits)
 
-    task.decoder.register_forward_hook(keep)
+    task.tasks["mask"].decoder.register_forward_hook(keep)
     task(Batch.of(padded(graphs, 2)), None, generator())["mask"].backward()
     learning = (seen[0].grad != 0).any(-1)  # [B, V]
     assert learning.sum(1).tolist() == [vertices] * 12 and not learning[:, 8:].any()
@@ -163,58 +204,11 @@ def test_padding_does_not_change_the_loss(name, graphs):
     assert losses == pytest.approx(losses[:1] * 4, rel=1e-5)
 
 
-# Flow -----------------------------------------------------------------------------------------------------------------
-
-K = 4
-DAGS = st.integers(2, 6).flatmap(lambda n: st.tuples(
-    st.lists(st.integers(0, K - 1), min_size=n, max_size=n),
-    st.lists(st.booleans(), min_size=n * (n - 1) // 2, max_size=n * (n - 1) // 2)))
-
-
-def dag(drawn) -> tuple[torch.Tensor, torch.Tensor]:
-    """ops [1, V], adj [1, V, V]."""
-    ops, edges = drawn
-    adj = torch.zeros(1, len(ops), len(ops), dtype=torch.uint8)
-    adj[0][tuple(torch.triu_indices(len(ops), len(ops), 1))] = torch.tensor(edges, dtype=torch.uint8)
-    return torch.tensor([ops], dtype=torch.uint8), adj
-
-
-def paths(adj: list[list[int]], v: int) -> list[list[int]]:
-    """Every path that starts at a vertex which nothing feeds and ends at v."""
-    before = [u for u in range(len(adj)) if adj[u][v]]
-    return [path + [v] for u in before for path in paths(adj, u)] or [[v]]
-
-
-def counted(ops, adj) -> torch.Tensor:
-    """[V, 2K + 1]: largest and smallest number of each operation on a path to a vertex, log of the number of paths."""
-    rows = []
-    for v in range(len(ops)):
-        on_paths = [[ops[u] for u in path] for path in paths(adj, v)]
-        counts = torch.tensor([[on_path.count(op) for op in range(K)] for on_path in on_paths])  # [P, K]
-        rows.append([*counts.amax(0).tolist(), *counts.amin(0).tolist(), math.log(len(counts))])
-    return torch.tensor(rows)
-
-
-@settings(max_examples=60, deadline=None)
-@given(drawn=DAGS)
-def test_flow_counts_what_is_on_the_paths(drawn):
-    ops, adj = dag(drawn)
-    back, ahead = flow_targets(ops, adj, torch.ones_like(ops, dtype=torch.bool), K)[0].chunk(2, dim=1)
-    assert torch.allclose(back[:, :2 * K + 1], counted(ops[0].tolist(), adj[0].tolist()))
-    assert torch.allclose(ahead[:, :2 * K + 1], counted(ops[0].tolist(), adj[0].T.tolist()))
-
-
-def test_flow_tells_the_order_of_operations_on_a_path():
-    """Same operations, same counts; only the sketch of the paths can tell 0-1-2-3 from 0-2-1-3."""
-    ops, adj = torch.tensor([[0, 1, 2, 3], [0, 2, 1, 3]], dtype=torch.uint8), torch.diag(torch.ones(3), 1)
-    first, second = flow_targets(ops, adj.expand(2, 4, 4), torch.ones_like(ops, dtype=torch.bool), K)[:, 3]
-    assert torch.equal(first[:2 * K + 1], second[:2 * K + 1]) and (first - second).abs().max() > 0.1
-
-
 # Targets of all tasks -------------------------------------------------------------------------------------------------
 
 COMPUTE = {"flow": lambda batch: flow_targets(batch.ops, batch.adj, batch.real, len(SPACE.ops)),
-           "signature": lambda batch: signatures(batch.ops, batch.adj, batch.real, SPACE.ops)}
+           "signature": lambda batch: signatures(batch.ops, batch.adj, batch.real, SPACE.ops),
+           "properties": lambda batch: property_targets(batch, SPACE.ops)}
 every_target = pytest.mark.parametrize("compute", COMPUTE.values(), ids=COMPUTE)
 
 
@@ -243,8 +237,8 @@ def test_signatures_tell_cells_apart_and_know_dead_ones():
 
 def test_the_target_table_is_standardised_over_real_vertices(rng):
     batch = Batch.of(padded(SPACE.table(200, rng), 2))
-    target, widths = target_table(batch, ("mask", "flow", "signature"), SPACE.ops)
-    assert list(widths) == ["flow", "signature"] and sum(widths.values()) == target.shape[2]
+    target, widths = target_table(batch, TASKS, SPACE.ops)
+    assert list(widths) == ["flow", "signature", "properties"] and sum(widths.values()) == target.shape[2]
     std, mean = torch.std_mean(target[batch.real], dim=0)
     assert mean.abs().max() < 1e-3 and (std - 1).abs().max() < 1e-3 and not target[~batch.real].any()
     assert target_table(batch, ("mask",), SPACE.ops) == (None, {})
@@ -261,3 +255,37 @@ def test_every_task_trains_the_encoder_alone_and_together(name, graphs):
         assert tuple(losses) == tasks and all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in task.parameters())
         assert sum(p.grad.norm() for p in task.encoder.parameters()) > 0
+
+
+def test_beside_others_a_task_that_hides_takes_a_quarter_of_the_batch_and_counts_a_tenth(graphs):
+    sizes, batch = [], Batch.of(graphs)  # 12 graphs
+    target, widths = target_table(batch, TASKS, SPACE.ops)
+    for tasks, w in ((("edges",), {}), (TASKS, widths)):
+        task = pretext("transformer", 0.5, "masked", tasks, w)
+        task.encoder.register_forward_hook(lambda module, inputs, h: sizes.append(h.shape[0]))
+        task(batch, target, generator())
+    assert sizes == [12, 3, 12, 3, 3 * 3], "mask, targets, edges, and three views of each cell"
+    one = torch.ones(())
+    assert total(dict.fromkeys(TASKS, one)).item() == pytest.approx(3.3) and total({"contrast": one}) == 1
+
+
+@pytest.mark.parametrize("space", ["nasbench101", "nasbench201"])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_loss_of_every_task_falls(space, task, rng):
+    space = spaces.get(space)
+    table = Batch.of(space.table(256, rng))
+    target, widths = target_table(table, (task,), space.ops)
+    draws, losses = generator(), []
+    with runtime.seeded(0):
+        config = {"base_model": "transformer", "width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
+        learner = Pretext(build_encoder(config, len(space.ops)), (task,), widths)
+    optimiser = torch.optim.AdamW(learner.parameters(), lr=5e-3)
+    for _ in range(60):
+        index = torch.randint(256, (64,), generator=draws)
+        loss = total(learner(table.rows(index), None if target is None else target[index].float(), draws))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    first, last = sum(losses[:5]) / 5, sum(losses[-5:]) / 5
+    assert last < 0.9 * first
