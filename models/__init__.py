@@ -7,6 +7,8 @@ ENCODERS = {  # name: (module, class); torch-geometric takes seconds to import, 
     "transformer": ("models.encoder", "GraphTransformer"),
     "gat": ("models.gnn", "GAT"),
     "gcn": ("models.gnn", "GCN"),
+    "npnas": ("models.references", "NPNAS"),
+    "gates": ("models.references", "GATES"),
 }
 
 

@@ -13,6 +13,8 @@ class Predictor(nn.Module):
     The scale of a score means nothing after training with a ranking loss; only the order does.
     """
 
+    pretrained = False  # whether the encoder starts from pre-trained weights; set by whoever loads them
+
     def __init__(self, encoder: nn.Module, dropout: float = 0.0):
         super().__init__()
         self.encoder = encoder

@@ -41,15 +41,9 @@ def split(labels: Labels, protocol: str, n: int, seed: int) -> Split:
 
     For one seed the draws nest: the first n of one permutation.
     """
-    rule = PROTOCOLS[protocol]
-    target = rule.target
-    if rule.fallback and np.isnan(getattr(labels, target)).all():
-        target = rule.fallback
+    rule, target = PROTOCOLS[protocol], target_of(labels, protocol)
     pool = np.flatnonzero(~np.isnan(getattr(labels, rule.train)))  # [P]
     truth = np.flatnonzero(~np.isnan(getattr(labels, target)))  # [T]
-    if len(truth) == 0:
-        raise InputError(f"protocol {protocol} ranks {target} accuracy, and {labels.name} has none: "
-                         "choose another --protocol or --labels")
     if not 2 <= n <= len(pool):
         raise InputError(f"{n} training labels asked for, {labels.name} has {len(pool)} {rule.train} accuracies: "
                          f"give 2..{len(pool)}")
@@ -59,3 +53,15 @@ def split(labels: Labels, protocol: str, n: int, seed: int) -> Split:
         raise InputError(f"{n} training labels leave {len(evaluation)} architectures to evaluate on: "
                          "lower --finetune_train_samples")
     return Split(train, evaluation, target)
+
+
+def target_of(labels: Labels, protocol: str) -> str:
+    """The column of this table that the protocol ranks. InputError where no architecture has it."""
+    rule = PROTOCOLS[protocol]
+    target = rule.target
+    if rule.fallback and np.isnan(getattr(labels, target)).all():
+        target = rule.fallback
+    if np.isnan(getattr(labels, target)).all():
+        raise InputError(f"protocol {protocol} ranks {target} accuracy, and {labels.name} has none: "
+                         "choose another --protocol or --labels")
+    return target

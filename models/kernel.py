@@ -1,0 +1,80 @@
+"""Kernel ridge regression on what is known of a cell beforehand: the embedding of the pre-trained encoder, before any
+label has moved it, and the cell's analytic properties. Blended into the fine-tuned ensemble it is a second opinion of
+another kind, which matters most where labels are few.
+
+S seeds, n labels, N cells of a table, B cells to score, P numbers of a view.
+"""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import nn
+
+from models.batch import Batch
+from models.properties import cell_properties
+
+NOISE = 0.1  # variance of a label beside the variance 1 of the function, both of normal scores
+REFERENCE = 2000  # cells, unlabelled, by which a view is standardised
+
+
+@torch.no_grad()
+def views(encoder: nn.Module | None, table: Batch, names: tuple[str, ...], chunk: int = 4096) -> list[torch.Tensor]:
+    """What the kernel reads of N graphs over the vocabulary `names`: [N, P] each, embedding (if any) and properties."""
+    seen = [cell_properties(table, names)]
+    if encoder is not None:
+        encoder.eval()
+        rows = torch.arange(table.graphs, device=table.ops.device).split(chunk)
+        seen.append(torch.cat([encoder.embed(table.rows(piece)) for piece in rows]))
+    return seen
+
+
+class KernelRidge(nn.Module):
+    """S regressions that differ in their labels only. The kernel is the mean of a Gaussian kernel per view, as wide as the
+    median distance of two cells; the target is the normal score of a label's rank, so that an outlier is an outlier and
+    not all that counts.
+    """
+
+    def __init__(self, sizes: list[int], seeds: int, n: int):
+        """Empty buffers, for `fit` or load_state_dict; sizes are the P of the views."""
+        super().__init__()
+        self.sizes = sizes
+        for i, size in enumerate(sizes):
+            self.register_buffer(f"mean{i}", torch.zeros(size))
+            self.register_buffer(f"scale{i}", torch.ones(size))  # std times the median distance
+            self.register_buffer(f"points{i}", torch.zeros(seeds, n, size))
+        self.register_buffer("weight", torch.zeros(seeds, n))
+
+    @classmethod
+    def fit(cls, seen: list[torch.Tensor], rows: np.ndarray, label: np.ndarray) -> KernelRidge:
+        """seen [N, P] each (`views`); rows int[S, n] of them, with label float[S, n]."""
+        device = seen[0].device
+        rows = torch.as_tensor(rows, device=device)  # [S, n]
+        kernel = cls([view.shape[1] for view in seen], *rows.shape).to(device)
+        some = torch.linspace(0, len(seen[0]) - 1, min(REFERENCE, len(seen[0])), device=device).long()  # [R]
+        for i, view in enumerate(seen):
+            std, mean = torch.std_mean(view[some], dim=0)  # [P]
+            std = torch.where(std > 1e-4, std, torch.inf)  # what never varies says nothing
+            spread = torch.pdist(view[some] / std).median().clamp(min=1e-4)
+            getattr(kernel, f"mean{i}").copy_(mean)
+            getattr(kernel, f"scale{i}").copy_(std * spread)
+            getattr(kernel, f"points{i}").copy_(kernel.standard(view, i)[rows])
+        score = stats.norm.ppf((stats.rankdata(label, axis=1) - 0.5) / label.shape[1])  # [S, n]
+        gram = kernel.similarity([getattr(kernel, f"points{i}") for i in range(len(seen))]).double()  # [S, n, n]
+        gram = gram + NOISE * torch.eye(gram.shape[-1], device=device)
+        target = torch.as_tensor(score, device=device)[..., None]  # [S, n, 1]
+        kernel.weight.copy_(torch.cholesky_solve(target, torch.linalg.cholesky(gram))[..., 0])
+        return kernel
+
+    def forward(self, seen: list[torch.Tensor]) -> torch.Tensor:
+        """seen [B, P] each -> score [S, B], about standard normal."""
+        points = [self.standard(view, i).expand(len(self.weight), -1, -1) for i, view in enumerate(seen)]  # [S, B, P]
+        return (self.similarity(points) @ self.weight[..., None])[..., 0]  # [S, B]
+
+    def similarity(self, points: list[torch.Tensor]) -> torch.Tensor:
+        """points [S, B, P] each, standardised -> [S, B, n], with the labelled ones."""
+        near = [torch.exp(-torch.cdist(point, getattr(self, f"points{i}")).square() / 2) for i, point in enumerate(points)]
+        return sum(near) / len(near)
+
+    def standard(self, view: torch.Tensor, i: int) -> torch.Tensor:
+        return (view - getattr(self, f"mean{i}")) / getattr(self, f"scale{i}")
