@@ -106,11 +106,14 @@ PANELS: dict[str, Callable] = {  # a space that is not here is drawn by its vert
 }
 
 
-def draw(space, arch, path: str | Path) -> None:
-    """Draw an architecture of the space into the file, atomically. InputError for a suffix of no picture."""
+def draw(space, arch, path: str | Path, chosen: slice = slice(None)) -> None:
+    """Draw an architecture of the space into the file, atomically. InputError for a suffix of no picture.
+
+    chosen: which of its cells; all by default.
+    """
     path = Path(path).expanduser()
     kind = style.format_of(path)
-    panels = PANELS.get(space.name, vertex_panels)(space, arch)
+    panels = PANELS.get(space.name, vertex_panels)(space, arch)[chosen]
     try:
         picture = dot_source(panels).pipe(format=kind, quiet=True)
         atomic_write(path, lambda file: file.write(picture))

@@ -334,5 +334,6 @@ def test_the_shipped_transformer_settings_are_the_defaults(stage):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.json")), ids=lambda path: path.stem)
 def test_every_shipped_params_file_is_read(path):
-    script = "search" if path.stem.startswith("search") else "pretrain" if "pretrain" in path.stem else "finetune"
+    starts = {"search": "search", "train_cifar10": "train", "pretrain": "pretrain", "transformer_pretrain": "pretrain"}
+    script = next((script for start, script in starts.items() if path.stem.startswith(start)), "finetune")
     runtime.parse(importlib.import_module(script).Config, ["--param", f"local:{path}"], "about")

@@ -1,0 +1,330 @@
+"""train.py and training.py: exact restarts, data parallel, clear errors."""
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import images
+import runtime
+import train
+import training
+from conftest import ROOT
+from models import augment
+from spaces import InputError, darts
+from training import Place, Recipe, Training
+
+CPU = Place(torch.device("cpu"))
+SMALL = {"layers": 3, "init_channels": 2, "batch_size": 16, "epochs": 3, "auxiliary": False}
+TINY = [word for name, value in SMALL.items() if name != "auxiliary" for word in (f"--{name}", str(value))]
+TINY += ["--no-auxiliary", "--no-tensorboard", "--device", "cpu", "--threads", "1"]
+
+
+def pictures(n: int, seed: int) -> images.Images:
+    """Noise whose brightness gives the class away."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 10
+    noise = torch.randint(30, (n, 32, 32, 3), generator=draw)
+    return images.Images((20 * labels[:, None, None, None] + noise).to(torch.uint8), labels)
+
+
+def write(path: Path, train: images.Images, test: images.Images) -> Path:
+    """An .npz as train.py reads it."""
+    arrays = {f"{kind}_{part}": field.numpy() for part, content in (("train", train), ("test", test))
+              for kind, field in zip("xy", (content.pixels, content.labels))}
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "tiny.npz", pictures(60, 60), pictures(20, 20))
+
+
+@pytest.fixture(scope="module")
+def run(data):
+    """train.main into a folder with tiny settings; returns the result."""
+    return lambda folder, *flags: train.main(["--data", str(data), "--save", str(folder), *TINY, *flags])
+
+
+def weights(folder: Path) -> dict:
+    return torch.load(folder / "last.pt", weights_only=True)["weights"]
+
+
+def logged(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Killed(Exception):
+    """What a killed run raises here."""
+
+
+@pytest.fixture
+def kill(run, monkeypatch):
+    """Runs train.py, with a checkpoint after every step, and kills it in step k (the first is 0)."""
+    def killed_at(k: int, folder: Path, *flags: str) -> None:
+        update, calls = Training.update, []
+
+        def count(self, progress):
+            calls.append(progress)
+            if len(calls) > k:
+                raise Killed
+            return update(self, progress)
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Training, "update", count)
+            run(folder, "--checkpoint_minutes", "0", *flags)
+    return killed_at
+
+
+# The script -----------------------------------------------------------------------------------------------------------
+
+def test_mean_and_spread_over_seeds_and_what_is_written(tmp_path, run):
+    result = run(tmp_path / "a", "--seeds", "0-1", "--arch", "DARTS_V1")
+    assert result["seeds"] == [0, 1] and len(result["test"]) == 2
+    assert result["key"] == train.SPACE.key(darts.NAMED["DARTS_V1"])
+    assert result["test_mean"] == np.mean(result["test"]) and result["test_std"] == np.std(result["test"], ddof=1)
+    log = logged(tmp_path / "a" / "0")
+    assert [line["step"] for line in log] == [1, 2, 3] and log[2]["held_out"] == result["test"][0]
+    assert "held_out" not in log[0] and log[0]["images_per_second"] > 0  # the test images are looked at once
+    assert log[0]["lr"] > log[1]["lr"] > log[2]["lr"] > 0
+    assert json.loads((tmp_path / "a" / "result.json").read_text()) == result
+
+
+def test_it_learns(tmp_path, run):
+    folder = tmp_path / "a"
+    run(folder, "--epochs", "10", "--cutout", "0", "--drop_path_prob", "0", "--lr", "0.1")
+    losses = [line["loss"] for line in logged(folder / "0")]
+    assert losses[-1] < 0.85 * losses[0]
+
+
+def test_tensorboard_curves(tmp_path, run):
+    run(tmp_path / "a", "--tensorboard", "--epochs", "1")
+    assert list((tmp_path / "a" / "0" / "tensorboard").iterdir())
+
+
+@pytest.fixture(scope="module")
+def auxiliary(tmp_path_factory, run) -> dict:
+    """The weights after a run with an auxiliary classifier and usual settings."""
+    folder = tmp_path_factory.mktemp("auxiliary") / "a"
+    run(folder, "--auxiliary", "--epochs", "2")
+    return weights(folder / "0")
+
+
+@pytest.mark.parametrize("name", [
+    "auxiliary_weight", "cutout", "drop_path_prob", "weight_decay", "momentum", "grad_clip", "lr"])
+def test_each_setting_reaches_the_weights(tmp_path, run, auxiliary, name):
+    run(tmp_path / "a", "--auxiliary", "--epochs", "2", f"--{name}", "4" if name == "cutout" else "0.01")
+    assert not same(weights(tmp_path / "a" / "0"), auxiliary)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_numbers_of_16_bits(tmp_path, run, amp):
+    size = ("--epochs", "1", "--init_channels", "8")
+    run(tmp_path / "a", *size)
+    run(tmp_path / "b", *size, "--amp", amp)
+    content = torch.load(tmp_path / "b" / "0" / "last.pt", weights_only=True)
+    assert not same(content["weights"], weights(tmp_path / "a" / "0"))
+    assert bool(content["scaler"]) == (amp == "fp16")  # only fp16 needs its loss scaled
+    assert {value.dtype for value in content["weights"].values()} == {torch.float32, torch.int64}
+
+
+# Kills and --resume ---------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, run):
+    """The folder of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "a"
+    run(folder)
+    return folder
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, 6, 11])  # an epoch has 4 steps
+def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(tmp_path, run, kill, whole, step):
+    folder = tmp_path / "a"
+    kill(step, folder)
+    before = torch.load(folder / "0" / "last.pt", weights_only=True) if step else {"epoch": 0, "step": 0}
+    assert (before["epoch"], before["step"]) == divmod(step, 4)
+    result = run(folder, "--resume")
+    assert same(weights(folder / "0"), weights(whole / "0"))
+    assert result["test"] == json.loads((whole / "result.json").read_text())["test"]
+    old, new = ([(line["step"], line["loss"], line["train"]) for line in logged(place / "0")] for place in (whole, folder))
+    assert old == new
+
+
+def test_a_finished_training_is_not_repeated(run, whole, monkeypatch):
+    monkeypatch.setattr(Training, "gradient", None)
+    assert run(whole, "--resume") == json.loads((whole / "result.json").read_text())
+
+
+@pytest.mark.parametrize("flags, message", [
+    ((), "holds a training already: go on with --resume"),
+    (("--resume", "--lr", "0.1"), "was made with lr = 0.025, not 0.1"),
+    (("--resume", "--arch", "DARTS_V1"), "was made with cell = ")], ids=["used", "setting", "cell"])
+def test_another_course_in_the_same_folder_is_refused(run, whole, flags, message):
+    with pytest.raises(InputError, match=message):
+        run(whole, *flags)
+
+
+def test_other_images_in_the_same_folder_are_refused(tmp_path, kill, run):
+    kill(2, tmp_path / "a")
+    other = write(tmp_path / "other.npz", pictures(60, 7), pictures(20, 7))
+    with pytest.raises(InputError, match="was made with images = "):
+        run(tmp_path / "a", "--resume", "--data", str(other))
+
+
+# Faults ---------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("where", ["loss", "weights"])
+def test_a_diverging_run_leaves_the_checkpoint_intact(tmp_path, run, kill, monkeypatch, where):
+    folder = tmp_path / "a"
+    kill(6, folder)
+    before = (folder / "0" / "last.pt").read_bytes()
+    poisoned = []
+
+    def poison(self, *args):
+        method(self, *args)
+        with torch.no_grad():
+            values = [self.sums] if where == "loss" else self.network.parameters()
+            poisoned.append([value.mul_(float("nan")) for value in values])
+
+    name = "gradient" if where == "loss" else "update"
+    method = getattr(Training, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, name, poison)
+        with pytest.raises(InputError, match="diverged in epoch 2 .* lower --lr"):
+            run(folder, "--resume", "--checkpoint_minutes", "0")
+    assert poisoned and (folder / "0" / "last.pt").read_bytes() == before
+    run(folder, "--resume")
+
+
+def test_a_learning_rate_far_too_high_is_one_line_and_exit_code_2(tmp_path, run, capsys):
+    with pytest.raises(SystemExit) as end:
+        runtime.main_guard(lambda: run(tmp_path / "a", "--lr", "1e30"))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert end.value.code == 2 and last.startswith("error: the training diverged in epoch 1")
+
+
+def test_a_damaged_checkpoint(tmp_path, run, kill):
+    kill(2, tmp_path / "a")
+    (tmp_path / "a" / "0" / "last.pt").write_bytes(b"half")
+    with pytest.raises(InputError, match="damaged"):
+        run(tmp_path / "a", "--resume")
+
+
+@pytest.mark.parametrize("arch, message", [
+    ("DARTS_V3", "cannot read 'DARTS_V3' as a DARTS genotype"), ("random:x", "cannot read")])
+def test_a_cell_that_is_none(run, tmp_path, arch, message):
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "a", "--arch", arch)
+    assert not (tmp_path / "a").exists()
+
+
+def test_cells_by_name_file_and_seed(tmp_path):
+    v2 = darts.NAMED["DARTS_V2"]
+    (tmp_path / "cell.txt").write_text(train.SPACE.text(v2) + "\n")
+    (tmp_path / "best.json").write_text(json.dumps({"architecture": train.SPACE.text(v2)}))
+    (tmp_path / "bad.json").write_text("{}")
+    for text in ("DARTS_V2", train.SPACE.text(v2), str(tmp_path / "cell.txt"), str(tmp_path / "best.json")):
+        assert train.parse_arch(text) == v2
+    assert train.parse_arch("random:1") == train.parse_arch("random:1") != train.parse_arch("random:2")
+    with pytest.raises(InputError, match="neither a cell nor a best.json"):
+        train.parse_arch(str(tmp_path / "bad.json"))
+
+
+def test_the_params_file_is_the_default_recipe():
+    assert vars(runtime.parse(train.Config, ["--param", "local:params/train_cifar10.json", "--arch", ""], "")) == vars(
+        runtime.parse(train.Config, ["--arch", "", "--param", "local:params/train_cifar10.json"], "")) | vars(Recipe())
+
+
+def test_batches_of_one_image_are_refused():
+    with pytest.raises(InputError, match="some process gets a batch of 1"):
+        training.course_of(Training(Recipe(**SMALL | {"batch_size": 2}), darts.NAMED["DARTS_V2"], 0, CPU), pictures(5, 0))
+
+
+# Data parallel --------------------------------------------------------------------------------------------------------
+
+WORKER = """
+import os, sys, torch, train
+from models.augment import padded
+from spaces import darts
+from test_train import parallel_recipe, pictures
+from training import Training
+folder, port, *flags = sys.argv[1:]
+with train.processes(train.Config(device="cpu", threads=1)) as place:
+    training = Training(parallel_recipe(), darts.NAMED["DARTS_V2"], 0, place)
+    data, step = pictures(13, 0), torch.arange(13)
+    training.gradient(padded(data.pixels), data.labels, step.tensor_split(2)[place.rank], 13)
+    torch.save([p.grad for p in training.network.parameters()], f"{folder}/{place.rank}.pt")
+os.environ["MASTER_PORT"] = port
+train.main(flags)
+"""
+
+
+def parallel_recipe() -> Recipe:
+    return Recipe(**SMALL | {"auxiliary": True, "drop_path_prob": 0.3})
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory, data) -> Path:
+    """What two processes started as by torchrun leave: their gradients of one step, and a whole training in a/."""
+    folder = tmp_path_factory.mktemp("parallel")
+    flags = ["--data", str(data), "--save", str(folder / "a"), *TINY, "--epochs", "2"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "MASTER_ADDR": "127.0.0.1",
+                                "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, "-c", WORKER, str(folder), free_port(), *flags]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
+                                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+    ends = [worker.communicate(timeout=300)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], ends
+    return folder
+
+
+def test_gradients_of_two_processes_are_those_of_one_that_accumulates(parallel):
+    alone = Training(parallel_recipe(), darts.NAMED["DARTS_V2"], 0, CPU)
+    data = pictures(13, 0)
+    for share in torch.arange(13).tensor_split(2):
+        alone.gradient(augment.padded(data.pixels), data.labels, share, 13)
+    first, second = (torch.load(parallel / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for parameter, a, b in zip(alone.network.parameters(), first, second, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, parameter.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_train_to_the_end_and_write_once(parallel):
+    assert len(json.loads((parallel / "a" / "result.json").read_text())["test"]) == 1
+    assert len((parallel / "a" / "0" / "log.jsonl").read_text().splitlines()) == 2
+    assert torch.load(parallel / "a" / "0" / "last.pt", weights_only=True)["course"]["processes"] == 2
+
+
+def test_synchronised_normalisation_is_for_cuda():
+    with pytest.raises(InputError, match="--sync_bn works on CUDA only"):
+        Training(Recipe(**SMALL, sync_bn=True), darts.NAMED["DARTS_V2"], 0, Place(torch.device("cpu"), 0, 2))
+
+
+# Seeds side by side ---------------------------------------------------------------------------------------------------
+
+def test_seeds_in_processes_of_their_own_end_in_the_same_weights(tmp_path, run, whole):
+    result = run(tmp_path / "a", "--seeds", "0-1", "--jobs", "2")
+    assert result["seeds"] == [0, 1] and same(weights(tmp_path / "a" / "0"), weights(whole / "0"))
+
+
+def test_processes_share_batches_or_seeds(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="use one of the two"):
+        run(tmp_path / "a", "--jobs", "2")
