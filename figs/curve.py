@@ -19,15 +19,16 @@ START = 10  # the vertical axis begins at about what is reached after so many qu
 
 
 def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title: str,
-         optimum: float | None = None) -> None:
+         optimum: float | None = None, what: str = "best validation accuracy so far (%)") -> None:
     """Draw mean and ± std of the best so far over the runs of each label; a single run also shows its queries as dots.
 
     runs     label: R runs of equal length N, validation accuracies in percent in the order of the queries
     optimum  a dashed line at the best value there is, where known
+    what     the vertical axis
     The file is written atomically; its suffix (.png, .svg, .pdf) is its format.
     """
     figure = Figure(figsize=(6.4, 4.0), facecolor=PAPER, layout="constrained")
-    axes = figure.add_subplot(xlabel="queries", ylabel="best validation accuracy so far (%)")
+    axes = figure.add_subplot(xlabel="queries", ylabel=what)
     axes.set_title(title, loc="left", color=INK, size=11, weight="bold", pad=10)
     lows, highs = [], [] if optimum is None else [optimum]
     for (label, values), colour in zip(runs.items(), cycle(COLOURS)):
@@ -49,9 +50,14 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
     axes.set_ylim(min(lows) - 0.25 * room, max(highs) + 0.08 * room)  # failures far below would flatten what matters
     axes.set_xlim(0, max(len(values[0]) for values in runs.values()) + 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    dress(axes)
+    save(figure, path, dpi=160)
+
+
+def dress(axes) -> None:
+    """The quiet look of our charts: a faint grid, two spines, a legend below the curves."""
     axes.grid(color=FAINT, alpha=0.25, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, color=FAINT, labelsize=9)
     axes.legend(loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9, labelcolor=INK)
-    save(figure, path, dpi=160)

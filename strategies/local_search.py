@@ -1,0 +1,42 @@
+"""Reference `ls`: local search (White et al., "Local search is state of the art for neural architecture search
+benchmarks", 2021). It moves to the first better neighbour and, where none is better, starts again at random."""
+from __future__ import annotations
+
+from strategies.base import Strategy
+
+
+class LocalSearch(Strategy):
+    """The twin of `bo`."""
+
+    members = 0
+    sequential = True
+    start = 1
+
+    def __init__(self, pool, settings):
+        super().__init__(pool, settings)
+        self.known = {}  # key -> Query
+        self.here = None  # the Query whose neighbours are tried; None before a restart
+        self.untried = None  # these neighbours; None before they are looked up
+
+    def propose(self, n, rng):
+        """The next neighbour that is new. One that was queried before, on another climb, costs no query."""
+        while self.here:
+            if self.untried is None:
+                self.untried = self.pool.neighbourhood(self.here.arch, self.settings.edits, rng)
+            if not self.untried:
+                break
+            arch = self.untried.pop()
+            if (known := self.known.get(self.pool.space.key(arch))) is None:
+                return [arch]
+            self.climb(known)
+        self.here = None
+        return self.pool.draw(1, rng)
+
+    def observe(self, queries):
+        for query in queries:
+            self.known[query.key] = query
+            self.climb(query)
+
+    def climb(self, query):
+        if self.here is None or query.validation > self.here.validation:
+            self.here, self.untried = query, None

@@ -1,0 +1,11 @@
+"""Reference `policy`: the policy of `rl` without a predictor (Zoph and Le, ICLR 2017, on independent choices as in Ying et
+al., ICML 2019): what it draws is queried."""
+from __future__ import annotations
+
+from strategies.rl import Reinforce
+
+
+class Policy(Reinforce):
+    """The twin of `rl`."""
+
+    members = 0

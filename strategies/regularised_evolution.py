@@ -1,0 +1,14 @@
+"""Reference `re`: regularised evolution (Real et al., AAAI 2019). One mutant of a tournament's winner a query; the oldest dies."""
+from __future__ import annotations
+
+from strategies.ae import AgingEvolution
+
+
+class RegularisedEvolution(AgingEvolution):
+    """The twin of `ae`."""
+
+    members = 0
+    sequential = True
+
+    def propose(self, n, rng):
+        return self.pool.mutants([self.parent(rng).arch], 1, self.settings.edits, rng)

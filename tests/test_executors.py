@@ -1,0 +1,92 @@
+"""executors.py: where runs are computed; a Ray cluster of two nodes on loopback, one of which is lost."""
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from executors import Settings, open_executor
+from spaces import InputError
+
+
+def square(x):
+    return x * x
+
+
+def refuse(x):
+    raise InputError(f"not {x}")
+
+
+def die(x):
+    os._exit(1)
+
+
+def mapped(function, tasks, **settings):
+    with open_executor(Settings(**settings)) as executor:
+        return sorted(executor.map(function, tasks))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_task_comes_back_with_its_result(jobs):
+    assert mapped(square, [1, 2, 3], jobs=jobs) == [(1, 1), (2, 4), (3, 9)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_a_task_raises_is_raised_here(jobs):
+    with pytest.raises(InputError, match="^not 5$"):
+        mapped(refuse, [5], jobs=jobs)
+
+
+def test_a_process_that_dies_is_named():
+    with pytest.raises(InputError, match="--jobs 2: a process was killed, .* --resume go on"):
+        mapped(die, [1], jobs=2)
+
+
+# Ray ------------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two nodes of one CPU, all on loopback."""
+    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}  # before ray is imported
+    pytest.importorskip("ray", reason="needs ray: pip install -r requirements-scale.txt")
+    from ray.cluster_utils import Cluster
+
+    local = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args={**local, "include_dashboard": False})
+    yield SimpleNamespace(address=cluster.address, lost=cluster.add_node(**local), remove=cluster.remove_node)
+    cluster.shutdown()
+
+
+def patient(task):
+    """Leaves a mark of its node. Waits for ever on the doomed node; elsewhere until there is a task on that one."""
+    import ray
+
+    folder, number, doomed = task
+    node = ray.get_runtime_context().get_node_id()
+    Path(folder, f"{number}-{node}").touch()
+    while node == doomed or not list(Path(folder).glob(f"*-{doomed}")):
+        time.sleep(0.05)
+    return number
+
+
+def test_a_cluster_computes_and_a_lost_node_costs_nothing_but_a_retry(cluster, tmp_path):
+    tasks, done = [(str(tmp_path), number, cluster.lost.node_id) for number in range(3)], {}
+    with open_executor(Settings(executor="ray", address=cluster.address)) as executor:
+        for task, result in executor.map(patient, tasks):
+            done[task] = result
+            if len(done) == 2:  # the third hangs
+                cluster.remove(cluster.lost, allow_graceful=False)
+        with pytest.raises(InputError, match="^not 5$"):
+            list(executor.map(refuse, [5]))
+    assert done == {task: task[1] for task in tasks}
+    tried = [path.name.split("-")[0] for path in tmp_path.iterdir()]
+    assert len(tried) == 4 and len(set(tried)) == 3  # one of them twice
+
+
+def test_no_cluster_is_said_at_once():
+    pytest.importorskip("ray", reason="needs ray: pip install -r requirements-scale.txt")
+    with pytest.raises(InputError, match="--address 127.0.0.1:9: no Ray cluster answers .*ConnectionRefusedError"):
+        mapped(square, [1], executor="ray", address="127.0.0.1:9")
+    with pytest.raises(InputError, match="--address nonsense: no Ray cluster answers"):
+        mapped(square, [1], executor="ray", address="nonsense")
