@@ -1,0 +1,43 @@
+"""benchmarks/calibration.py: coverage and likelihood of the ensemble's spread."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import calibration
+
+
+def test_a_true_spread_covers_what_it_says(rng):
+    std = rng.uniform(0.5, 2, 200_000)
+    measured = calibration.measures(rng.normal(size=200_000) * std, std)
+    assert measured["coverage50"] == pytest.approx(0.5, abs=0.01) and measured["coverage90"] == pytest.approx(0.9, abs=0.01)
+    assert measured["nll"] < calibration.measures(rng.normal(size=200_000) * std, 3 * std)["nll"]
+
+
+def test_normal_scores_are_places_among_the_labels():
+    label = np.array([90.0, 92.0, 94.0])
+    place = calibration.normal_scores(np.array([89.0, 92.0, 95.0]), label)
+    assert place == pytest.approx(stats.norm.ppf([0.125, 0.5, 0.875]))
+
+
+def test_the_stretch_repairs_members_that_agree_too_much(rng):
+    """Members whose spread is a tenth of their error: the stretched intervals cover, the raw ones do not."""
+    def cells(n):
+        truth = rng.normal(size=n)
+        shared = truth + 0.5 * rng.normal(size=n)
+        return truth, shared + 0.05 * rng.normal(size=(5, n))
+
+    label, cross = cells(400)
+    truth, final = cells(4000)
+    result = calibration.calibrate(cross, label, final, truth)
+    assert result["members"]["coverage90"] < 0.4
+    assert result["stretched"]["coverage90"] > 0.8 and result["stretched"]["nll"] < result["members"]["nll"]
+
+
+def test_it_runs_from_the_command_line(tmp_path):
+    out = tmp_path / "record.json"
+    report = calibration.main(["--n_labels", "20", "--seeds", "0,1", "--epochs", "2", "--members", "2", "--eval_cells", "100",
+                               "--out", str(out), "--threads", "1"])
+    assert len(report["runs"]) == 2 and out.exists()
+    assert all(0 <= run[kind]["coverage50"] <= run[kind]["coverage90"] <= 1 for run in report["runs"] for kind in run)
