@@ -23,7 +23,7 @@ SPACE = spaces.get("nasbench201")
 N, TRAIN, SEEDS = 240, 32, (0, 1)
 TINY = "--width 16 --layers 1 --heads 2 --threads 1 --device cpu".split()
 PRETRAIN = [*TINY, *"--tasks mask --iterations 3 --batch_size 16 --archs 50 --no-tensorboard".split()]
-SHORT = [*TINY, "--epochs", "5", "--finetune_train_samples", str(TRAIN), "--seeds", "0,1"]
+SHORT = [*TINY, "--members", "1", "--epochs", "5", "--finetune_train_samples", str(TRAIN), "--seeds", "0,1"]
 
 
 def toy_table() -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -111,8 +111,8 @@ def test_numbers_are_printed_whole_where_there_is_no_terminal(tmp_path, labels, 
 def test_the_numbers_are_those_of_the_saved_predictor(tmp_path, labels):
     """tau and precision worked out again, from predictor.pt and the evaluation cells of each seed."""
     result, _ = train(tmp_path, labels)
-    _, ensemble = finetune.load_predictor(str(tmp_path / "predictor.pt"))
-    scores = finetune.score(ensemble, Batch.of(SPACE.encode_keys(KEYS)))  # [S, N]
+    _, blend = finetune.load_predictor(str(tmp_path / "predictor.pt"))
+    scores = finetune.score_blend(blend, Batch.of(SPACE.encode_keys(KEYS)))  # [S, N]
     table = read(labels, SPACE)
     tau, precision = [], []
     for s, row in zip(SEEDS, scores):
@@ -299,8 +299,8 @@ def test_cells_of_ones_own_are_ranked(tmp_path, predictor, capsys):
     (tmp_path / "cells.txt").write_text(f"{cells[1]}\n\n {cells[3]} \n{cells[4]}\n  \n{cells[6]}")
     assert finetune.main([*SCORE, str(tmp_path / "cells.txt"), "--predictor", predictor]) is None
     rows = ranking(capsys.readouterr().out)
-    _, ensemble = finetune.load_predictor(predictor)
-    expected = finetune.score(ensemble, Batch.of(SPACE.encode([SPACE.parse(cell) for cell in cells.values()]))).mean(0)
+    _, blend = finetune.load_predictor(predictor)
+    expected = finetune.score_blend(blend, Batch.of(SPACE.encode([SPACE.parse(cell) for cell in cells.values()]))).mean(0)
     by_line = dict(zip(cells, expected))
     assert [line for _, _, line in rows] == sorted(cells, key=by_line.get, reverse=True)
     assert [rank for rank, _, _ in rows] == [1, 2, 3, 4]

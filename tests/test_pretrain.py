@@ -14,6 +14,7 @@ import runtime
 import spaces
 from conftest import ROOT
 from models import ENCODERS
+from models.pretext import TASKS
 from spaces import InputError
 
 SPACE = spaces.get("nasbench201")
@@ -82,7 +83,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("flags", [
-    (), DROPOUT, (*DROPOUT, "--base_model", "gat"), (*DROPOUT, "--tasks", "mask,flow,signature")], ids=" ".join)
+    (), DROPOUT, (*DROPOUT, "--base_model", "gat"), (*DROPOUT, "--tasks", ",".join(TASKS))], ids=" ".join)
 @pytest.mark.parametrize("step", [0, 1, 7, 19])
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, kill, whole, flags, step):
     kill(step, tmp_path, *flags)
@@ -184,6 +185,12 @@ def test_a_setting_reaches_the_weights(tmp_path, whole, setting):
     assert not same(run(tmp_path, *f"--{setting}".split()), load(whole()))
 
 
+@pytest.mark.parametrize("task, setting", [
+    ("edges", "edge_ratio 0.7"), ("contrast", "view_ratio 0.7"), ("contrast", "temperature 0.7")])
+def test_a_setting_of_one_task_reaches_the_weights(tmp_path, whole, task, setting):
+    assert not same(run(tmp_path, "--tasks", task, *f"--{setting}".split()), load(whole("--tasks", task)))
+
+
 def test_cell_marks_reach_the_weights(tmp_path):
     marked, plain = (run(tmp_path / flag, "--space", "darts", f"--{flag}") for flag in ("cell_marks", "no-cell_marks"))
     assert not same(marked, plain) and marked["cell_marks"] and not plain["cell_marks"]
@@ -214,7 +221,8 @@ def test_the_probe_is_logged_and_changes_nothing(tmp_path, whole, probe):
 @pytest.mark.parametrize("base_model", ENCODERS)
 def test_the_loss_goes_down_where_there_is_something_to_learn(tmp_path, base_model):
     """One architecture, over and over."""
-    run(tmp_path, "--base_model", base_model, "--archs", "1", "--layers", "3", "--iterations", "120", "--lr", "0.02")
+    run(tmp_path, "--base_model", base_model, "--archs", "1", "--layers", "3", "--iterations", "120", "--lr", "0.02",
+        "--dropout", "0")
     losses = [event["loss"] for event in logged(tmp_path)]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -223,13 +231,14 @@ def test_the_architectures_may_come_from_a_file(tmp_path):
     """One cell is learnt by heart, which a sample of the space could not be."""
     path = tmp_path / "cells.jsonl"
     path.write_text(json.dumps({"arch": SPACE.key((0, 1, 2, 3, 4, 0)), "val_accuracy": 90.0}) + "\n")
-    run(tmp_path / "run", "--data", str(path), "--archs", "0", "--iterations", "120", "--lr", "0.02")
+    run(tmp_path / "run", "--data", str(path), "--archs", "0", "--iterations", "120", "--lr", "0.02",
+        "--dropout", "0")
     assert logged(tmp_path / "run")[-1]["loss"] < 0.25
 
 
 def test_the_checkpoint_is_what_fine_tuning_reads(whole):
     content = runtime.load_encoder(str(whole() / "last.pt"), SPACE)
-    assert content["encoder"] == {"base_model": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.0}
+    assert content["encoder"] == {"base_model": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.2}
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------
