@@ -26,7 +26,7 @@ from models.batch import Batch
 from models.blend import Blend
 from models.child_tuning import ChildTuning
 from models.ensemble import Ensemble
-from models.kernel import KernelRidge, views
+from models.kernel import KernelRidge, reference, views
 from models.losses import LOSSES, hinge
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor import Predictor
@@ -231,7 +231,9 @@ def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: 
     if not share:
         return Blend(ensemble, len(seeds))
     encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"]).to(table.ops.device)
-    kernel = KernelRidge.fit(views(encoder, table, names), rows, label)
+    seen = views(encoder, table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device)), names)  # [S n, P] each
+    seen = [view.view(*rows.shape, -1) for view in seen]  # [S, n, P] each
+    kernel = KernelRidge.fit(seen, views(encoder, reference(table), names), label)
     return Blend(ensemble, len(seeds), kernel, share, encoder, names).settle(table)
 
 

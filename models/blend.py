@@ -9,7 +9,7 @@ from torch import nn
 
 from models.batch import Batch
 from models.ensemble import Ensemble
-from models.kernel import REFERENCE, KernelRidge, views
+from models.kernel import KernelRidge, reference, views
 
 
 class Blend(nn.Module):
@@ -30,8 +30,7 @@ class Blend(nn.Module):
     @torch.no_grad()
     def settle(self, table: Batch) -> Blend:
         """Measure the level of both opinions on cells of the table, whose labels it does not see."""
-        some = torch.linspace(0, table.graphs - 1, min(REFERENCE, table.graphs), device=table.ops.device).long()  # [R]
-        opinions = self.opinions(table.rows(some))  # [2, S, R]
+        opinions = self.opinions(reference(table))  # [2, S, R]
         self.level = torch.stack([opinions.mean(-1), opinions.std(-1).clamp(min=1e-6)])  # [2, 2, S]
         return self
 

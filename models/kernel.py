@@ -15,7 +15,13 @@ from models.batch import Batch
 from models.properties import cell_properties
 
 NOISE = 0.1  # variance of a label beside the variance 1 of the function, both of normal scores
-REFERENCE = 2000  # cells, unlabelled, by which a view is standardised
+REFERENCE = 2000  # cells, unlabelled, by which views and opinions are standardised
+
+
+def reference(table: Batch) -> Batch:
+    """At most REFERENCE cells of the table, evenly spread over its rows."""
+    some = torch.linspace(0, table.graphs - 1, min(REFERENCE, table.graphs), device=table.ops.device)  # [R]
+    return table.rows(some.long())
 
 
 @torch.no_grad()
@@ -46,19 +52,17 @@ class KernelRidge(nn.Module):
         self.register_buffer("weight", torch.zeros(seeds, n))
 
     @classmethod
-    def fit(cls, seen: list[torch.Tensor], rows: np.ndarray, label: np.ndarray) -> KernelRidge:
-        """seen [N, P] each (`views`); rows int[S, n] of them, with label float[S, n]."""
+    def fit(cls, seen: list[torch.Tensor], reference: list[torch.Tensor], label: np.ndarray) -> KernelRidge:
+        """seen [S, n, P] each: the views of the cells with label float[S, n]; reference [R, P] each: of any cells."""
         device = seen[0].device
-        rows = torch.as_tensor(rows, device=device)  # [S, n]
-        kernel = cls([view.shape[1] for view in seen], *rows.shape).to(device)
-        some = torch.linspace(0, len(seen[0]) - 1, min(REFERENCE, len(seen[0])), device=device).long()  # [R]
-        for i, view in enumerate(seen):
-            std, mean = torch.std_mean(view[some], dim=0)  # [P]
+        kernel = cls([view.shape[-1] for view in seen], *label.shape).to(device)
+        for i, (view, any_cells) in enumerate(zip(seen, reference)):
+            std, mean = torch.std_mean(any_cells, dim=0)  # [P]
             std = torch.where(std > 1e-4, std, torch.inf)  # what never varies says nothing
-            spread = torch.pdist(view[some] / std).median().clamp(min=1e-4)
+            spread = torch.pdist(any_cells / std).median().clamp(min=1e-4)
             getattr(kernel, f"mean{i}").copy_(mean)
             getattr(kernel, f"scale{i}").copy_(std * spread)
-            getattr(kernel, f"points{i}").copy_(kernel.standard(view, i)[rows])
+            getattr(kernel, f"points{i}").copy_(kernel.standard(view, i))
         score = stats.norm.ppf((stats.rankdata(label, axis=1) - 0.5) / label.shape[1])  # [S, n]
         gram = kernel.similarity([getattr(kernel, f"points{i}") for i in range(len(seen))]).double()  # [S, n, n]
         gram = gram + NOISE * torch.eye(gram.shape[-1], device=device)
