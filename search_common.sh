@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source setup.sh
 
 DATA=${DATA:-~/datasets} SEEDS=${SEEDS:-0-9} ALGOS=${ALGOS:-r,rl,ae,bo,random,policy,re,ls,bananas,xgb}
-FEW_STEPS=() FEW_EPOCHS=() FEW_QUERIES=() FINETUNE_LABELS=${FINETUNE_LABELS:-100} CELLS=5000
+FEW_STEPS=() FEW_EPOCHS=() FEW_QUERIES=() FEW_MEMBERS=() FINETUNE_LABELS=${FINETUNE_LABELS:-100} CELLS=5000
 
 # chain SPACE TAG DATASET: the whole job. TAG names the results: figs/SEARCH$TAG.png, results/search$TAG.json.
 chain() {
@@ -26,6 +26,7 @@ chain() {
     if [ -n "${TINY:-}" ]; then
         FIG=${FIG:-$OUT} RESULTS=${RESULTS:-$OUT} N=24 CELLS=200
         FEW_STEPS=(--iterations 5 --batch_size 32 --archs 200) FEW_EPOCHS=(--epochs 2) FEW_QUERIES=(--N0 16 --K 4)
+        FEW_MEMBERS=(--members 1)
     fi
     FIG=$(absolute "${FIG:-$PWD/figs}") RESULTS=$(absolute "${RESULTS:-$PWD/results}")
     make_environment
@@ -44,7 +45,7 @@ chain() {
     fi
     stage finetune "$OUT/finetune/result.json" finetune.py --space "$space" --save "$OUT/finetune" --labels "$table" \
         --dataset "$dataset" --seeds "$SEEDS" --finetune_train_samples "$FINETUNE_LABELS" --model_state_dict "$ENCODER" \
-        "${FEW_EPOCHS[@]}"
+        "${FEW_EPOCHS[@]}" "${FEW_MEMBERS[@]}"
     for protocol in $PROTOCOLS; do
         local runs=$OUT/$protocol name=$tag
         [ "$protocol" = val-test ] || name=$tag-$protocol
