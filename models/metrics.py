@@ -26,3 +26,12 @@ def precision_at(score: np.ndarray, truth: np.ndarray, k: int) -> float:
 def regret_at(score: np.ndarray, truth: np.ndarray, k: int) -> float:
     """Best truth of all minus the best truth among the k best-scored, in the unit of truth."""
     return float(truth.max() - truth[np.argsort(-score, kind="stable")[:k]].max())
+
+
+def paired_interval(gain: np.ndarray, resamples: int = 10_000) -> tuple[float, float] | tuple[None, None]:
+    """95 % bootstrap interval of the mean of paired differences float[S]; (None, None) for a single one."""
+    if len(gain) < 2:
+        return None, None
+    means = np.random.default_rng(0).choice(gain, (resamples, len(gain))).mean(1)  # [resamples]
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
