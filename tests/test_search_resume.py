@@ -1,0 +1,171 @@
+"""search.py, interrupted at any moment and resumed: the same bytes, no query twice."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import runtime
+import search
+from conftest import ROOT
+from spaces import InputError
+from spaces.oracles import TableOracle
+from strategies import STRATEGIES, Strategy
+from toy_search import (  # noqa: F401 (fixtures)
+    N, SMALL, asked, hasty, keys, labels, lines, no_report, run, save_encoder)
+
+
+# Interrupted and resumed ----------------------------------------------------------------------------------------------
+
+class Mutants(Strategy):
+    """A strategy with a state: mutates the best it was told of; proposes repeats, and fewer than a round queries."""
+
+    def __init__(self, pool, settings):
+        super().__init__(pool, settings)
+        self.told = []
+
+    def propose(self, n, rng):
+        best = max(self.told, key=lambda query: query.validation).arch
+        return [self.pool.space.mutate(best, rng)] * 3 + [best]
+
+    def rank(self, scores, known, rng):
+        return scores[0] + rng.normal(size=scores.shape[1])
+
+    def observe(self, queries):
+        self.told.extend(queries)
+
+
+@pytest.mark.parametrize("algo", [*STRATEGIES, "mutants"])
+def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch, algo):
+    monkeypatch.setitem(STRATEGIES, "mutants", Mutants)
+    run(tmp_path / "run", labels, "--search_algo", algo)
+    path = tmp_path / "run" / "history.jsonl"
+    whole = path.read_bytes()
+    rng = np.random.default_rng(4)
+    for cut in [0, 1, len(whole) - 1, *rng.integers(len(whole), size=4)]:
+        path.write_bytes(whole[:cut])
+        asked.clear()
+        run(tmp_path / "run", labels, "--search_algo", algo, "--resume")
+        assert path.read_bytes() == whole
+        assert len(asked) == N - whole[:cut].count(b"\n")
+
+
+@pytest.mark.parametrize("algo", STRATEGIES)
+def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch,
+                                                                  algo):
+    run(tmp_path / "whole", labels, "--search_algo", algo)
+    expected = (tmp_path / "whole" / "history.jsonl").read_bytes()
+    counted, rng = TableOracle.query, np.random.default_rng(5)
+
+    def failing(self, arch):
+        if rng.random() < 0.25:
+            raise KeyboardInterrupt
+        return counted(self, arch)
+
+    monkeypatch.setattr(TableOracle, "query", failing)
+    asked.clear()
+    kills = 0
+    while not (tmp_path / "run" / "history.jsonl").exists() or len(lines(tmp_path / "run")) < N:
+        try:
+            run(tmp_path / "run", labels, "--search_algo", algo, "--resume")
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills > 1 and len(asked) == N
+    assert (tmp_path / "run" / "history.jsonl").read_bytes() == expected
+
+
+@pytest.mark.parametrize("algo", ["ae", "ls", "policy"])
+def test_ten_kills_anywhere_and_torn_files_leave_the_same_bytes(tmp_path, labels, monkeypatch, algo):
+    run(tmp_path / "whole", labels, "--search_algo", algo, "--no-pictures")
+    rng, kills, folder = np.random.default_rng(6), [0], tmp_path / "run"
+    places = [(search.TableOracle, "query"), (search.History, "append"), (search.Chooser, "choose"), (search, "write_curve"),
+              (search.Chooser, "observe"), (runtime.Log, "write"), (search.finetune, "fit"), (runtime, "write_json")]
+
+    def fragile(function):
+        def call(*args, **kwargs):
+            before, after = rng.random(2) < (0.08 if kills[0] < 10 else 0)
+            if before:
+                raise KeyboardInterrupt
+            result = function(*args, **kwargs)
+            if after:
+                raise KeyboardInterrupt
+            return result
+        return call
+
+    for owner, name in places:
+        monkeypatch.setattr(owner, name, fragile(getattr(owner, name)))
+    while kills[0] < 10:
+        try:
+            run(folder, labels, "--search_algo", algo, "--no-pictures", "--resume")
+            (folder / "best.json").unlink()  # done before the tenth kill: lose half of it
+            os.truncate(folder / "history.jsonl", (folder / "history.jsonl").stat().st_size // 2)
+        except KeyboardInterrupt:
+            kills[0] += 1
+            for path in folder.glob("*.jsonl"):
+                os.truncate(path, max(0, path.stat().st_size - int(rng.integers(90))))
+    run(folder, labels, "--search_algo", algo, "--no-pictures", "--resume")
+    for name in ("history.jsonl", "curve.csv"):
+        assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_search_killed_by_the_system_is_resumed_to_the_same_bytes(tmp_path, labels):
+    folder = tmp_path / "run"
+    command = [sys.executable, ROOT / "search.py", *SMALL, "--outdir", folder, "--labels", labels, "--threads", "1",
+               "--epochs", "60", "--no-pictures"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not (folder / "history.jsonl").exists() or len(runtime.whole_lines(folder / "history.jsonl")) < 10:
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "best.json").exists()
+    run(folder, labels, "--epochs", "60", "--no-pictures", "--resume")
+    run(tmp_path / "whole", labels, "--epochs", "60", "--no-pictures")
+    assert (folder / "history.jsonl").read_bytes() == (tmp_path / "whole" / "history.jsonl").read_bytes()
+
+
+def test_a_finished_search_reports_again_without_a_query(tmp_path, labels, asked):
+    first = run(tmp_path / "run", labels)
+    asked.clear()
+    assert run(tmp_path / "run", labels, "--resume") == first and not asked
+
+
+def test_a_folder_with_a_search_is_not_overwritten(tmp_path, labels, no_report):
+    run(tmp_path / "run", labels)
+    with pytest.raises(InputError, match="run holds a search already: go on with --resume"):
+        run(tmp_path / "run", labels)
+
+
+def test_resuming_with_another_setting_names_it(tmp_path, labels, no_report):
+    save_encoder(tmp_path / "one.pt", 1)
+    encoder = "--encoder_model_state_dict", str(tmp_path / "one.pt")
+    run(tmp_path / "run", labels, *encoder)
+    with pytest.raises(InputError, match="--resume: K is 5, but the search in .* has 4"):
+        run(tmp_path / "run", labels, *encoder, "--resume", "--K", "5")
+    with pytest.raises(InputError, match="--resume: lr_encoder is 0.1"):
+        run(tmp_path / "run", labels, *encoder, "--resume", "--lr_encoder", "0.1")
+    save_encoder(tmp_path / "one.pt", 2)
+    with pytest.raises(InputError, match="--resume: encoder_sha256"):
+        run(tmp_path / "run", labels, *encoder, "--resume")
+
+
+def test_a_history_of_another_search_is_refused(tmp_path, labels, keys, no_report):
+    run(tmp_path / "run", labels)
+    path = tmp_path / "run" / "history.jsonl"
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:8]) + whole[3])
+    with pytest.raises(InputError, match="history.jsonl:9: this is not query 9 of 20 of a search on nasbench201"):
+        run(tmp_path / "run", labels, "--resume")
+    used = {json.loads(line)["key"] for line in whole}
+    other = next(key for key in keys if key not in used)
+    swapped = {**json.loads(whole[8]), "key": other, "architecture": other}
+    path.write_text("".join(whole[:8]) + json.dumps(swapped) + "\n")
+    with pytest.raises(InputError, match="history.jsonl:9: holds .* where this search chooses"):
+        run(tmp_path / "run", labels, "--resume")
+    (tmp_path / "run" / "config.json").write_text("{")
+    with pytest.raises(InputError, match="config.json is missing or damaged"):
+        run(tmp_path / "run", labels, "--resume")
