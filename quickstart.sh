@@ -26,7 +26,7 @@ make_environment
 export OMP_WAIT_POLICY=passive  # threads that spin while they wait are slow beside any other work
 run() { .venv/bin/python "$@" --device "${DEVICE:-auto}" --threads "${THREADS:-0}"; }
 FEW_STEPS= FEW_EPOCHS=
-if [ -n "${TINY:-}" ]; then FEW_STEPS="--iterations 5 --batch_size 32 --archs 200" FEW_EPOCHS="--epochs 2"; fi
+if [ -n "${TINY:-}" ]; then FEW_STEPS="--iterations 5 --batch_size 32 --archs 200" FEW_EPOCHS="--epochs 2 --members 1"; fi
 
 run pretrain.py --space "$SPACE" --save "$PRETRAIN" --resume $FEW_STEPS
 run finetune.py --space "$SPACE" --save "$RUN/scratch" --labels "$LABELS" --dataset "$DATASET" \

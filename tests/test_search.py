@@ -13,7 +13,7 @@ from spaces.oracles import Record, TableOracle
 from strategies import STRATEGIES
 from strategies.base import Query
 from toy_search import (  # noqa: F401 (fixtures)
-    DARTS, FIELDS, N, asked, hasty, keys, labels, lines, no_report, run, save_encoder, write_labels)
+    FIELDS, N, asked, hasty, keys, labels, lines, no_report, run, save_encoder, write_labels)
 
 
 # The loop -------------------------------------------------------------------------------------------------------------
