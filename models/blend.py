@@ -25,12 +25,16 @@ class Blend(nn.Module):
         super().__init__()
         self.ensemble, self.seeds, self.kernel, self.share = ensemble, seeds, kernel, share
         self.encoder, self.names = encoder, tuple(names)
-        self.register_buffer("level", torch.tensor([[0.0], [1.0]]).expand(2, 2, seeds).clone())  # of both: mean, std [S]
+        level = torch.tensor([0.0, 1.0])[:, None, None].expand(2, 2, seeds)  # mean and std of both opinions, [S] each
+        self.register_buffer("level", level.clone())
 
     @torch.no_grad()
-    def settle(self, table: Batch) -> Blend:
-        """Measure the level of both opinions on cells of the table, whose labels it does not see."""
-        opinions = self.opinions(reference(table))  # [2, S, R]
+    def settle(self, table: Batch, chunk: int = 4096) -> Blend:
+        """Measure the level of both opinions on cells of the table, whose labels it does not see; at most `chunk` graphs x
+        members at a time."""
+        some = reference(table)
+        pieces = torch.arange(some.graphs, device=table.ops.device).split(max(1, chunk // self.ensemble.size))
+        opinions = torch.cat([self.opinions(some.rows(piece)) for piece in pieces], dim=-1)  # [2, S, R]
         self.level = torch.stack([opinions.mean(-1), opinions.std(-1).clamp(min=1e-6)])  # [2, 2, S]
         return self
 

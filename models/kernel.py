@@ -54,9 +54,9 @@ class KernelRidge(nn.Module):
     @classmethod
     def fit(cls, seen: list[torch.Tensor], reference: list[torch.Tensor], label: np.ndarray) -> KernelRidge:
         """seen [S, n, P] each: the views of the cells with label float[S, n]; reference [R, P] each: of any cells."""
-        device = seen[0].device
-        kernel = cls([view.shape[-1] for view in seen], *label.shape).to(device)
+        kernel = cls([view.shape[-1] for view in seen], *label.shape).to(seen[0].device)
         for i, (view, any_cells) in enumerate(zip(seen, reference)):
+            any_cells = any_cells.cpu()  # MPS has neither pdist nor, below, float64
             std, mean = torch.std_mean(any_cells, dim=0)  # [P]
             std = torch.where(std > 1e-4, std, torch.inf)  # what never varies says nothing
             spread = torch.pdist(any_cells / std).median().clamp(min=1e-4)
@@ -64,9 +64,9 @@ class KernelRidge(nn.Module):
             getattr(kernel, f"scale{i}").copy_(std * spread)
             getattr(kernel, f"points{i}").copy_(kernel.standard(view, i))
         score = stats.norm.ppf((stats.rankdata(label, axis=1) - 0.5) / label.shape[1])  # [S, n]
-        gram = kernel.similarity([getattr(kernel, f"points{i}") for i in range(len(seen))]).double()  # [S, n, n]
-        gram = gram + NOISE * torch.eye(gram.shape[-1], device=device)
-        target = torch.as_tensor(score, device=device)[..., None]  # [S, n, 1]
+        gram = kernel.similarity([getattr(kernel, f"points{i}") for i in range(len(seen))])  # [S, n, n]
+        gram = gram.cpu().double() + NOISE * torch.eye(gram.shape[-1])
+        target = torch.as_tensor(score)[..., None]  # [S, n, 1]
         kernel.weight.copy_(torch.cholesky_solve(target, torch.linalg.cholesky(gram))[..., 0])
         return kernel
 

@@ -92,7 +92,7 @@ def encoder_part(weights: dict) -> dict:
 def test_the_result_says_what_was_done(tmp_path, labels, protocol, capsys):
     result, weights = train(tmp_path, labels, "--protocol", protocol)
     assert {"protocol", "space", "oracle", "n_train", "n_eval", "seeds", "tau", "tau_mean", "tau_std", "spearman_mean",
-            "precision_at", "seconds"} <= result.keys()
+            "precision_at", "seconds", "members", "kernel_share"} <= result.keys()
     assert (result["protocol"], result["space"], result["seeds"]) == (protocol, "nasbench201", [0, 1])
     assert "toy.csv" in result["oracle"] and result["target"] == PROTOCOLS[protocol].target
     assert result["n_train"] == TRAIN and result["n_train"] + result["n_eval"] == N
