@@ -9,6 +9,7 @@ what it had written, so a function that resumes from its files loses little.
 """
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import socket
@@ -18,6 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Protocol
 
 from runtime import setting
@@ -37,7 +39,12 @@ class Settings:
                                    "must see this folder and the output folder under the same path")
     cpus_per_run: int = setting(1, "CPUs of a run: what Ray reserves, and torch's threads where --threads is 0",
                                 within=(1, 1024))
-    gpus_per_run: float = setting(0.0, "ray: GPUs of a run; 0.5 lets two share one", within=(0, math.inf))
+    gpus_per_run: float = setting(0.0, "ray: GPUs of a run; 0.5 lets two share one, 0 = on the CPU", within=(0, math.inf))
+
+    @property
+    def apart(self) -> bool:
+        """Whether runs are computed in processes of their own."""
+        return self.executor != "local" or self.jobs > 1
 
 
 class Executor(Protocol):
@@ -88,7 +95,7 @@ class Ray:
         self.ray, self.options = ray, {"num_cpus": cpus, "num_gpus": gpus, "max_retries": LOST_WORKERS}
 
     def map(self, function, tasks):
-        remote = self.ray.remote(**self.options)(function)
+        remote = self.ray.remote(**self.options)(importable(function))
         pending = {remote.remote(task): task for task in tasks}
         try:
             while pending:
@@ -107,6 +114,14 @@ class Ray:
         except self.ray.exceptions.RayError as error:
             raise InputError(f"--executor ray: a task was lost {LOST_WORKERS + 1} times ({type(error).__name__}); "
                              "--resume goes on") from None
+
+
+def importable(function: Callable) -> Callable:
+    """The function as a worker can import it: one of the script itself is __main__'s here, and a worker's __main__ is
+    another."""
+    if function.__module__ != "__main__":
+        return function
+    return getattr(importlib.import_module(Path(sys.modules["__main__"].__file__).stem), function.__name__)
 
 
 @contextmanager

@@ -116,7 +116,8 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
         executor: executors.Executor = executors.InProcess()) -> dict:
     """Run or resume the search of one strategy and seed; returns what its best.json holds.
 
-    on_query(queries so far, round) is called after each. executor: where `--oracle train` trains a round's architectures. A finished search is read, not repeated.
+    on_query(queries answered so far, round) is called after each. executor: where `--oracle train` trains a round's
+    architectures. A finished search is read, not repeated.
     """
     strategy = STRATEGIES[config.search_algo]
     config = dataclasses.replace(
@@ -223,8 +224,9 @@ def search(config: Config, chooser: Chooser, history: History, budget: Budget, f
             picks, seconds = chooser.choose(t, history[:start], end - start)
             history.expect([arch for arch, _ in picks], start)
             started = time.perf_counter()
-            budget.prepare([arch for arch, _ in picks[len(history) - start:]])
-            for arch, score in picks[len(history) - start:]:
+            known, new = len(history), picks[len(history) - start:]
+            budget.prepare([arch for arch, _ in new], lambda answered: on_query(known + answered, t))
+            for arch, score in new:
                 history.append(t, arch, budget.query(arch), score)
                 on_query(len(history), t)
             seconds["query"] = time.perf_counter() - started

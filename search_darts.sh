@@ -14,7 +14,6 @@ cd "$(dirname "$0")"
 source setup.sh
 
 case "${1:-}" in -h|--help) sed -n '2,10s/^# \{0,1\}//p' search_darts.sh; exit 0;; esac
-absolute() { case "$1" in /*) echo "$1";; *) echo "$HERE/$1";; esac; }
 PROFILE=${PROFILE:-paper} DATA=$(absolute "${DATA:-$HOME/datasets}") JOBS=${JOBS:-1} RANDOM_CELLS=${RANDOM_CELLS:-3}
 OUT=$(absolute "${OUT:-$PWD/runs/search_darts/$PROFILE}")
 case "$PROFILE" in
@@ -22,6 +21,7 @@ case "$PROFILE" in
     tiny) SEARCH=params/search_darts_tiny.json TRAIN=params/train_cifar10_tiny.json;;
     *) echo "error: PROFILE=$PROFILE: choose paper or tiny" >&2; exit 2;;
 esac
+[[ $RANDOM_CELLS =~ ^[1-9][0-9]*$ ]] || { echo "error: RANDOM_CELLS=$RANDOM_CELLS: 1 or more" >&2; exit 2; }
 make_environment
 export OMP_WAIT_POLICY=passive  # threads that spin while they wait are slow beside any other work
 run() { .venv/bin/python "$@" --data "$DATA" --device "${DEVICE:-auto}" --jobs "$JOBS" --resume; }

@@ -75,9 +75,9 @@ def main(argv: list[str] | None = None) -> dict | None:
             images.read(config.data, "test")  # which unpacks an archive, once
         if place.ranks > 1:
             distributed.barrier()  # until the images are there, and every process has looked for config.json
-        if place.rank == 0:
+        if place.rank == 0 and not (folder / "config.json").exists():  # --resume may yet be refused
             runtime.write_json(folder / "config.json", dataclasses.asdict(config))
-        if config.jobs > 1 or config.executor != "local":
+        if config.apart:
             results = train_apart(config, genotype, seeds)
         else:
             data = read_data(config)
@@ -108,7 +108,7 @@ def parse_arch(text: str) -> darts.Genotype:
 def processes(config: Config) -> Iterator[Place]:
     """This process's place: alone, or one of those that torchrun has started, which share each batch."""
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    if ranks > 1 and (config.jobs > 1 or config.executor != "local"):
+    if ranks > 1 and config.apart:
         raise InputError("torchrun shares each batch, --jobs and --executor ray share the seeds: use one of the two")
     if ranks == 1:
         yield Place(runtime.choose_device(config.device, config.threads))

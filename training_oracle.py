@@ -15,7 +15,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import images
 import runtime
@@ -84,12 +84,16 @@ class TrainingOracle:
         self.prepare([arch])
         return self.records[self.space.key(arch)]
 
-    def prepare(self, archs: Sequence[Any]) -> None:
-        """Train those that have not been trained, each recorded as soon as it is finished."""
+    def prepare(self, archs: Sequence[Any], on_answer: Callable[[int], None] = lambda answered: None) -> None:
+        """Train those that have not been trained, each recorded as soon as it is finished.
+
+        on_answer(how many of archs have been trained) is called after each training.
+        """
         missing = {key: arch for key, arch in ((self.space.key(arch), arch) for arch in archs) if key not in self.records}
         tasks = [self.task(key, arch) for key, arch in missing.items()]
-        for task, result in self.executor.map(run, tasks):
+        for answered, (task, result) in enumerate(self.executor.map(run, tasks), len(archs) - len(missing) + 1):
             self.record(self.space.key(self.space.parse(task.architecture)), task, result)
+            on_answer(answered)
 
     def task(self, key: str, arch: Any) -> Task:
         place = self.folder.absolute() / "trainings" / hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -111,7 +115,7 @@ def open_training(settings, space: Space, executor: Executor) -> TrainingOracle:
     images.read(settings.data, "train")  # a fault is found before the search starts, and an archive is unpacked, once
     budget = parse_budget(settings.budget) | {
         "data": str(Path(settings.data).expanduser().absolute()), "device": settings.device,
-        "threads": settings.threads or settings.cpus_per_run}
+        "threads": settings.threads or (settings.cpus_per_run if settings.apart else 0)}
     return TrainingOracle(space, budget, settings.seed, Path(settings.outdir).expanduser(), executor)
 
 

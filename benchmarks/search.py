@@ -4,10 +4,11 @@
         --encoder_model_state_dict default
     python -m benchmarks.search --runs runs/search/201 --out results/search201.json
 
---runs are folders of search.py with a folder a strategy and a seed, of one space, oracle and protocol; where two hold the same
-strategy, one after the other. For each strategy: the share of runs that hit the table's optimum within --within queries, the
-median query that hits it (runs that never do count as longer), the best accuracy at --within. Pairs: r - random, rl - policy, ae -
-re, bo - ls, the difference at --within over the seeds that both have, with its 95 % bootstrap interval.
+--runs are folders of search.py with a folder a strategy and a seed, of one space, oracle and protocol; of a strategy and
+seed that two hold the later counts. For each strategy: the share of runs that hit the table's optimum within --within
+queries, the median query that hits it (runs that never do count as longer; a surrogate has no known optimum), the best
+accuracy at --within and its test accuracy where known. Pairs: each strategy minus its twin without our predictor, the difference at
+--within (of test accuracy where all know it) over the seeds that both have, with its 95 % bootstrap interval.
 """
 from __future__ import annotations
 
@@ -21,9 +22,9 @@ import runtime
 from models.metrics import paired_interval
 from runtime import setting
 from spaces import InputError
-from strategies.summary import Run, read_run
+from strategies import TWINS
+from strategies.summary import Run, mean_std, pm, read_run
 
-TWINS = (("r", "random"), ("rl", "policy"), ("ae", "re"), ("bo", "ls"))
 SAME = ("space", "dataset", "protocol", "chosen_by", "oracle")
 
 
@@ -43,11 +44,14 @@ def main(argv: list[str] | None = None) -> dict:
             raise InputError(f"--runs: {algo}, seed {seed} is of another {' or '.join(SAME)}: give them a call of their own")
         if len(run.value) < config.within:
             raise InputError(f"--within {config.within}: {algo}, seed {seed} has {len(run.value)} queries only")
-    best = first["optimum"][first["chosen_by"]]
-    report = {"runs": config.runs, "within": config.within, "optimum": best} | {name: first[name] for name in SAME}
+    best = first["optimum"] and first["optimum"][first["chosen_by"]]
+    shown = "test" if all(np.isfinite(run.test).all() for run in runs.values()) else first["chosen_by"]
+    report = {"runs": config.runs, "within": config.within, "optimum": best, "shown": shown}
+    report |= {name: first[name] for name in SAME}
     report["algos"] = {algo: describe([run for (a, _), run in runs.items() if a == algo], best, config.within)
                        for algo in dict.fromkeys(algo for algo, _ in runs)}
-    report["twins"] = [pair for ours, twin in TWINS if (pair := compare(runs, ours, twin, config.within))]
+    at_end = {key: accuracy(run, shown, config.within) for key, run in runs.items()}
+    report["twins"] = [pair for ours, twin in TWINS.items() if (pair := compare(at_end, ours, twin))]
     runtime.write_json(Path(config.out).expanduser(), report)
     show(report)
     runtime.output.print(f"oracle: {report['oracle']}\nwritten: {config.out}")
@@ -63,37 +67,54 @@ def read(folders: str) -> dict[tuple[str, int], Run]:
     return {(run.best["algo"], run.best["seed"]): run for run in sorted(runs, key=lambda run: run.best["seed"])}
 
 
-def describe(runs: list[Run], best: float, within: int) -> dict:
-    """One strategy's runs: share and median of the hits, accuracy at `within`."""
-    hits = np.array([np.argmax(run.value >= best) + 1 if run.value[-1] >= best else np.inf for run in runs])  # [R]
-    horizon, median = min(len(run.value) for run in runs), np.median(hits)
-    value = np.array([run.value[within - 1] for run in runs])  # [R]
-    return {"n": len(runs), "share": float(np.mean(hits <= within)), "median": float(median) if median <= horizon else None,
-            "horizon": horizon, "mean": float(value.mean()), "std": float(value.std(ddof=1)) if len(runs) > 1 else None}
+def accuracy(run: Run, which: str, within: int) -> float:
+    """Of the best among the first `within` queries, percent: the accuracy that chose it, or its test accuracy."""
+    return float((run.test if which == "test" else run.value)[within - 1])
 
 
-def compare(runs: dict, ours: str, twin: str, within: int) -> dict | None:
-    """ours minus twin at `within`, paired over seeds; None where they share no seed."""
-    seeds = [seed for algo, seed in runs if algo == ours and (twin, seed) in runs]
+def describe(runs: list[Run], best: float | None, within: int) -> dict:
+    """One strategy's runs: share and median of the hits (None without an optimum), accuracy and test at `within`.
+
+    A median beyond the shortest run is None: nobody has seen it.
+    """
+    horizon, known = min(len(run.value) for run in runs), best is not None
+    hits = np.array([np.argmax(run.value >= best) + 1 if known and run.value[-1] >= best else np.inf for run in runs])  # [R]
+    median = float(np.median(hits))
+    mean, std = mean_std([accuracy(run, "chosen", within) for run in runs])
+    test = mean_std([accuracy(run, "test", within) for run in runs])
+    return {"n": len(runs), "share": float(np.mean(hits <= within)) if known else None,
+            "median": median if median <= horizon else None, "horizon": horizon, "mean": mean, "std": std,
+            "test": test if np.isfinite(test[0]) else None}
+
+
+def compare(at_end: dict[tuple[str, int], float], ours: str, twin: str) -> dict | None:
+    """ours minus twin, paired over the seeds; None where they share no seed."""
+    seeds = [seed for algo, seed in at_end if algo == ours and (twin, seed) in at_end]
     if not seeds:
         return None
-    gain = np.array([runs[ours, seed].value[within - 1] - runs[twin, seed].value[within - 1] for seed in seeds])  # [S]
+    gain = np.array([at_end[ours, seed] - at_end[twin, seed] for seed in seeds])  # [S]
     low, high = paired_interval(gain)
     verdict = None if low is None else "ahead" if low > 0 else "behind" if high < 0 else "tie"
-    return {"ours": ours, "twin": twin, "n": len(seeds), "mean": float(gain.mean()), "low": low, "high": high, "verdict": verdict}
+    return {"ours": ours, "twin": twin, "n": len(seeds), "mean": float(gain.mean()), "low": low, "high": high,
+            "verdict": verdict}
 
 
 def show(report: dict) -> None:
-    title = f"{report['space']}, {report['dataset']}, {report['protocol']}, chosen by {report['chosen_by']}; optimum {report['optimum']:.3f} %"
-    table = Table("strategy", "runs", f"at the optimum within {report['within']}", "median query", f"best at {report['within']} (%)", title=title)
+    known, within = report["optimum"] is not None, report["within"]
+    optimum = f"optimum {report['optimum']:.3f} %" if known else "optimum unknown"
+    title = f"{report['space']}, {report['dataset']}, {report['protocol']}, chosen by {report['chosen_by']}; {optimum}"
+    columns = "strategy", "runs", f"at the optimum within {within}", "median query", f"best at {within} (%)", "its test (%)"
+    table = Table(*columns, title=title)
     for algo, a in report["algos"].items():
-        median = f"> {a['horizon']:,}" if a["median"] is None else f"{a['median']:.0f}"
-        spread = "" if a["std"] is None else f" ± {a['std']:.3f}"
-        table.add_row(algo, str(a["n"]), f"{a['share']:.0%}", median, f"{a['mean']:.3f}{spread}")
+        share, median = "-", "-"
+        if known:
+            share, median = f"{a['share']:.0%}", f"> {a['horizon']:,}" if a["median"] is None else f"{a['median']:.0f}"
+        table.add_row(algo, str(a["n"]), share, median, pm([a["mean"], a["std"]]), pm(a["test"]))
     runtime.output.print(table)
     for pair in report["twins"]:
         interval = "" if pair["low"] is None else f" [{pair['low']:+.3f}, {pair['high']:+.3f}], {pair['verdict']}"
-        runtime.output.print(f"{pair['ours']} - {pair['twin']}: {pair['mean']:+.3f}{interval} (n = {pair['n']})")
+        runtime.output.print(f"{pair['ours']} - {pair['twin']}, {report['shown']} accuracy: {pair['mean']:+.3f}{interval} "
+                             f"(n = {pair['n']})")
 
 
 if __name__ == "__main__":

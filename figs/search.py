@@ -41,7 +41,8 @@ def plot(over_queries: Mapping[str, Curve], over_cost: Mapping[str, Curve], path
     for axes, (curves, xlabel) in zip(all_axes, panels):
         axes.set_xlabel(xlabel, color=INK)
         for algo, curve in curves.items():
-            final = f"{algo}: {curve.mean[-1]:.2f}" + (f" ± {curve.std[-1]:.2f} ({curve.runs} runs)" if curve.runs > 1 else "")
+            spread = f" ± {curve.std[-1]:.2f} ({curve.runs} runs)" if curve.runs > 1 else ""
+            final = f"{algo}: {curve.mean[-1]:.2f}{spread}"
             axes.plot(curve.x, curve.mean, lw=1.8, zorder=3, label=final, **look[algo])
             if curve.runs > 1:
                 axes.fill_between(curve.x, curve.mean - curve.std, curve.mean + curve.std, color=look[algo]["color"],

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import Any, Iterator, Sequence
 
@@ -24,6 +24,7 @@ OP_IDS = {op: index for index, op in enumerate(OPS)}
 INPUT, OUTPUT = OPS[0], OPS[-1]
 INNER = OPS[1:-1]  # the operations of the vertices between
 HASH = re.compile(r"[0-9a-f]{32}")
+PAIRS = list(zip(*(ends.tolist() for ends in edge_pairs(MAX_VERTICES))))  # (source, target) of the 21 edges
 NO_HASH = "0" * 32  # no cell has it: the first of all hashes is 00005c14...
 
 
@@ -41,13 +42,14 @@ class Cell:
     ops: tuple[str, ...]
 
     def __post_init__(self):
-        matrix, ops = _checked(self.matrix, self.ops)
-        kept = _on_a_path(matrix)
-        matrix = matrix[np.ix_(kept, kept)]  # [n, n]
-        if len(kept) > MAX_VERTICES or matrix.sum() > MAX_EDGES:
-            raise InputError(f"NAS-Bench-101 cell: {len(kept)} vertices and {matrix.sum()} edges lie between input and "
-                             f"output; at most {MAX_VERTICES} and {MAX_EDGES} may")
-        object.__setattr__(self, "matrix", tuple(map(tuple, matrix.tolist())))
+        rows, ops = _checked(self.matrix, self.ops)
+        kept = _on_a_path(rows)
+        matrix = tuple(tuple(rows[v][w] for w in kept) for v in kept)
+        edges = sum(map(sum, matrix))
+        if len(kept) > MAX_VERTICES or edges > MAX_EDGES:
+            raise InputError(f"NAS-Bench-101 cell: {len(kept)} vertices and {edges} edges lie between input and output; "
+                             f"at most {MAX_VERTICES} and {MAX_EDGES} may")
+        object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "ops", tuple(ops[v] for v in kept))
 
     @cached_property
@@ -56,8 +58,8 @@ class Cell:
         return module_hash(self.matrix, self.ops)
 
 
-def _checked(matrix: Any, ops: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The matrix int[n, n] and the n names; InputError unless they can be a cell's before pruning."""
+def _checked(matrix: Any, ops: Any) -> tuple[list[list[int]], tuple[str, ...]]:
+    """The n rows of the matrix and the n names; InputError unless they can be a cell's before pruning."""
     fault = "NAS-Bench-101 cell: "
     try:
         matrix = np.asarray(matrix)
@@ -65,11 +67,13 @@ def _checked(matrix: Any, ops: Any) -> tuple[np.ndarray, tuple[str, ...]]:
         matrix = np.zeros(0)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(fault + "the matrix is not square; give n rows of n entries")
-    if matrix.dtype.kind not in "biuf" or not np.isin(matrix, (0, 1)).all():
+    if matrix.dtype.kind not in "biuf" or ((matrix != 0) & (matrix != 1)).any():
         raise InputError(fault + "the matrix has an entry that is neither 0 nor 1")
-    if np.tril(matrix).any():
-        row, column = np.argwhere(np.tril(matrix))[0]
-        raise InputError(fault + f"matrix[{row}][{column}] is 1; edges must go to a later vertex (upper triangle)")
+    rows = matrix.astype(int).tolist()
+    for row, entries in enumerate(rows):
+        if any(entries[:row + 1]):
+            raise InputError(fault + f"matrix[{row}][{entries.index(1)}] is 1; edges must go to a later vertex (upper "
+                                     "triangle)")
     if not isinstance(ops, (list, tuple)) or len(ops) != len(matrix):
         raise InputError(fault + f"ops must list {len(matrix)} names, one for each row of the matrix")
     if len(ops) < 2 or ops[0] != INPUT or ops[-1] != OUTPUT:
@@ -77,25 +81,26 @@ def _checked(matrix: Any, ops: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     for position, op in enumerate(ops[1:-1], 1):
         if op not in INNER:
             raise InputError(fault + f"ops[{position}] is {op!r}; choose one of {', '.join(INNER)}")
-    return matrix.astype(int), tuple(ops)
+    return rows, tuple(ops)
 
 
-def _on_a_path(matrix: np.ndarray) -> list[int]:
+def _on_a_path(rows: list[list[int]]) -> list[int]:
     """The vertices on a path from input to output, ascending; InputError where there is no such path."""
-    last = len(matrix) - 1
+    last = len(rows) - 1
     fed, feeding = {0}, {last}
     for v in range(1, last + 1):
-        if any(matrix[u, v] for u in fed):
+        if any(rows[u][v] for u in fed):
             fed.add(v)
     for v in range(last - 1, -1, -1):
-        if any(matrix[v, w] for w in feeding):
+        if any(rows[v][w] for w in feeding):
             feeding.add(v)
     if last not in fed:
         raise InputError("NAS-Bench-101 cell: no path leads from input to output")
     return sorted(fed & feeding)
 
 
-def module_hash(matrix: Sequence[Sequence[int]], ops: Sequence[str]) -> str:
+@lru_cache(maxsize=2**16)  # a search meets the neighbours of its best cells again and again
+def module_hash(matrix: tuple[tuple[int, ...], ...], ops: tuple[str, ...]) -> str:
     """nasbench's identity of a pruned cell; `module_hashes` is the same for many at once, with the explanation."""
     vertices = range(len(ops))
     sources = [[u for u in vertices if matrix[u][v]] for v in vertices]
@@ -165,15 +170,16 @@ class NASBench101:
         The edits are equally likely. The drawing completes the cell with spare vertices (`_drawing`). An edit that
         gives no cell of the space, or the same cell, is dropped, and another drawing made. Every cell can be reached.
         """
-        sources, targets = edge_pairs(MAX_VERTICES)
         while True:
             matrix, ops = _drawing(arch, rng)
-            edit = rng.integers(len(sources) + MAX_VERTICES - 2)
-            if edit < len(sources):
-                matrix[sources[edit], targets[edit]] ^= 1
+            edit = rng.integers(len(PAIRS) + MAX_VERTICES - 2)
+            if edit < len(PAIRS):
+                source, target = PAIRS[edit]
+                matrix[source][target] ^= 1
             else:
-                vertex = edit - len(sources) + 1
-                ops[vertex] = rng.choice([op for op in INNER if op != ops[vertex]]).item()
+                vertex = edit - len(PAIRS) + 1
+                others = [op for op in INNER if op != ops[vertex]]
+                ops[vertex] = others[rng.integers(len(others))]
             try:
                 mutant = Cell(matrix, ops)
             except InputError:
@@ -249,8 +255,8 @@ class NASBench101:
         return self._graphs[torch.from_numpy(self.index(keys))]
 
 
-def _drawing(arch: Cell, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """The cell drawn with 7 vertices: matrix int[7, 7] and 7 names; pruning gives the cell back.
+def _drawing(arch: Cell, rng: np.random.Generator) -> tuple[list[list[int]], list[str]]:
+    """The cell drawn with 7 vertices: 7 rows of 7 entries and 7 names; pruning gives the cell back.
 
     Spare vertices stand at random places between the others, with random operations. Each owns one random edge, in or
     out: a loose end, from which one flipped edge makes a path. Without it a cell could never regain a lost vertex.
@@ -258,18 +264,19 @@ def _drawing(arch: Cell, rng: np.random.Generator) -> tuple[np.ndarray, list[str
     changes would have no owner.
     """
     last = MAX_VERTICES - 1
-    inner = np.sort(rng.choice(np.arange(1, last), len(arch.ops) - 2, replace=False))
-    places = [0, *inner.tolist(), last]
-    matrix = np.zeros((MAX_VERTICES, MAX_VERTICES), int)
-    matrix[np.ix_(places, places)] = arch.matrix
-    ops = [INPUT, *rng.choice(INNER, MAX_VERTICES - 2).tolist(), OUTPUT]
-    for place, op in zip(places, arch.ops):
+    inner = rng.choice(last - 1, len(arch.ops) - 2, replace=False) + 1
+    places = [0, *sorted(inner.tolist()), last]
+    matrix = [[0] * MAX_VERTICES for _ in range(MAX_VERTICES)]  # lists: arrays this small would take four times as long
+    ops = [INPUT, *(INNER[op] for op in rng.integers(len(INNER), size=MAX_VERTICES - 2)), OUTPUT]
+    for place, op, row in zip(places, arch.ops, arch.matrix):
         ops[place] = op
+        for target, entry in zip(places, row):
+            matrix[place][target] = entry
     for spare in (v for v in range(MAX_VERTICES) if v not in places):
         if rng.random() < 0.5:
-            matrix[rng.integers(spare), spare] = 1
+            matrix[rng.integers(spare)][spare] = 1
         else:
-            matrix[spare, rng.integers(spare + 1, MAX_VERTICES)] = 1
+            matrix[spare][rng.integers(spare + 1, MAX_VERTICES)] = 1
     return matrix, ops
 
 

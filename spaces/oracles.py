@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Sequence
+from typing import Any, Callable, NamedTuple, Protocol, Sequence
 
 from spaces import labels
 from spaces.base import InputError, Space
@@ -67,9 +67,12 @@ class Budget:
     def left(self) -> int:
         return self.limit - self.spent
 
-    def prepare(self, archs: Sequence[Any]) -> None:
-        """These will be queried next: an oracle that trains may train them side by side. Counts nothing."""
-        getattr(self._oracle, "prepare", lambda archs: None)(archs[:self.left])
+    def prepare(self, archs: Sequence[Any], on_answer: Callable[[int], None]) -> None:
+        """These will be queried next: an oracle that trains may train them side by side. Counts nothing.
+
+        on_answer(how many of them it can answer for by now) is called whenever that takes time.
+        """
+        getattr(self._oracle, "prepare", lambda archs, on_answer: None)(archs[:self.left], on_answer)
 
     def query(self, arch: Any) -> Record:
         if self.spent >= self.limit:

@@ -142,9 +142,9 @@ class Predict(Protocol):
 class Strategy:
     """Where candidates come from and how they are ranked.
 
-    A reference that fits no predictor has members = 0: what it proposes is queried, in its order. It knows the search only through `propose` and `observe`, which take turns after round 0. A resumed search replays
-    both for the rounds of its history, and the strategy stands where it stood. Randomness comes from the generators
-    passed in.
+    A reference that fits no predictor has members = 0: what it proposes is queried, in its order. It knows the search only
+    through `propose` and `observe`, which take turns after round 0. A resumed search replays both for the rounds of its
+    history, and the strategy stands where it stood. Randomness comes from the generators passed in.
     """
 
     members = 1  # predictors in the ensemble, unless the user says how many; 0: none is fitted

@@ -1,4 +1,4 @@
-"""Reference `random`: uniform draws and nothing else (Li and Talwalkar, UAI 2019, on why it must stand in every comparison)."""
+"""Reference `random`: uniform draws and nothing else (Li and Talwalkar, UAI 2019: it belongs into every comparison)."""
 from __future__ import annotations
 
 from strategies.random import Random

@@ -1,4 +1,5 @@
-"""Reference `re`: regularised evolution (Real et al., AAAI 2019). One mutant of a tournament's winner a query; the oldest dies."""
+"""Reference `re`: regularised evolution (Real et al., AAAI 2019). A query is a mutant of a tournament's winner; the oldest
+query leaves the population."""
 from __future__ import annotations
 
 from strategies.ae import AgingEvolution

@@ -55,7 +55,8 @@ def summarise(runs: Sequence[Run], folder: Path) -> dict:
     """
     for name in COMMON:
         if any(run.best[name] != runs[0].best[name] for run in runs):
-            raise InputError(f"{folder}: the runs differ in {name}, so there is no mean over them: give them folders of their own")
+            raise InputError(f"{folder}: the runs differ in {name}, so there is no mean over them: "
+                             "give them folders of their own")
     common = {name: runs[0].best[name] for name in COMMON}
     by_algo = {algo: list(group) for algo, group in groupby(runs, key=lambda run: run.best["algo"])}
     shown = "test" if all(np.isfinite(run.test).all() for run in runs) else common["chosen_by"]
@@ -70,7 +71,8 @@ def summarise(runs: Sequence[Run], folder: Path) -> dict:
                  if all(np.isfinite(run.cost).all() for run in group)}
     best_there_is = common["optimum"] and common["optimum"]["complete"] and common["optimum"][shown]
     title = f"{common['space']}, {common['dataset']}, protocol {common['protocol']}"
-    picture.plot(over_queries, over_cost, folder / "summary.png", title, label_of(shown, common["chosen_by"]), best_there_is or None)
+    picture.plot(over_queries, over_cost, folder / "summary.png", title, label_of(shown, common["chosen_by"]),
+                 best_there_is or None)
     print_summary(result, folder)
     return result
 
@@ -81,7 +83,7 @@ def mean_std(values: Sequence[float]) -> list[float | None]:
 
 
 def about(runs: list[Run]) -> dict:
-    """What one strategy found over its seeds. Accuracies are [mean, std] in percent, None where unknown; seconds are means."""
+    """One strategy over its seeds. Accuracies are [mean, std] in percent, None where unknown; seconds are means."""
     best = [run.best for run in runs]
     accuracies = {name: None if None in values else mean_std(values)
                   for name in ("validation", "test") for values in [[b[name] for b in best]]}
@@ -129,7 +131,8 @@ def write_csv(path: Path, curves: dict[str, Curve], shown: str) -> None:
 
 
 def print_summary(result: dict, folder: Path) -> None:
-    table = Table("strategy", "runs", "best validation (%)", "its test (%)", "found at query", "seconds", "of it fitting", title=(
+    columns = "strategy", "runs", "best validation (%)", "its test (%)", "found at query", "seconds", "of it fitting"
+    table = Table(*columns, title=(
         f"{result['space']}, {result['dataset']}, protocol {result['protocol']}, {result['N']} queries, "
         f"pre-trained: {result['pretrained'] or 'no'}"))
     for algo, row in result["algos"].items():

@@ -1,11 +1,14 @@
 """executors.py: where runs are computed; a Ray cluster of two nodes on loopback, one of which is lost."""
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from conftest import ROOT
 from executors import Settings, open_executor
 from spaces import InputError
 
@@ -56,6 +59,31 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args={**local, "include_dashboard": False})
     yield SimpleNamespace(address=cluster.address, lost=cluster.add_node(**local), remove=cluster.remove_node)
     cluster.shutdown()
+
+
+SCRIPT = """
+import sys
+from functools import lru_cache
+from executors import Settings, open_executor
+
+@lru_cache  # which can be pickled by its name only
+def twice(x):
+    return 2 * x
+
+def run(x):
+    return twice(x)
+
+if __name__ == "__main__":
+    with open_executor(Settings(executor="ray", address=sys.argv[1])) as executor:
+        print(list(executor.map(run, [3])))
+"""
+
+
+def test_a_function_of_the_script_itself(cluster, tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    end = subprocess.run([sys.executable, str(tmp_path / "script.py"), cluster.address], capture_output=True, text=True,
+                         env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert end.stdout == "[(3, 6)]\n", end.stderr
 
 
 def patient(task):

@@ -14,12 +14,13 @@ COMMON = {"space": "nasbench201", "dataset": "cifar10", "protocol": "val-test", 
           "optimum": {"validation": 95.0}}
 
 
-def write(folder: Path, algo: str, seed: int, values: list[float], **changes) -> None:
+def write(folder: Path, algo: str, seed: int, values: list[float], test: float | str = "", **changes) -> None:
     path = folder / algo / str(seed)
     path.mkdir(parents=True)
     (path / "best.json").write_text(json.dumps(COMMON | {"algo": algo, "seed": seed} | changes))
     with open(path / "curve.csv", "w") as file:
-        csv.writer(file).writerows([("query", "best_validation", "test", "cost"), *((i, v, "", "") for i, v in enumerate(values, 1))])
+        rows = [(i, value, test, "") for i, value in enumerate(values, 1)]
+        csv.writer(file).writerows([("query", "best_validation", "test", "cost"), *rows])
 
 
 def run(folder: Path, *flags: str) -> dict:
@@ -46,6 +47,23 @@ def test_equal_strategies_tie(tmp_path):
         write(tmp_path, "bo", seed, [90, 91, 92 + (-1) ** seed])
         write(tmp_path, "ls", seed, [90, 91, 92])
     assert run(tmp_path)["twins"][0]["verdict"] == "tie"
+
+
+def test_twins_are_compared_by_test_accuracy_where_it_is_known(tmp_path):
+    for algo, tests in (("ae", (80, 81)), ("re", (70, 72))):
+        for seed, test in enumerate(tests):
+            write(tmp_path, algo, seed, [90, 91, 92], test=test)
+    report = run(tmp_path)
+    assert report["shown"] == "test" and report["algos"]["ae"]["test"] == [80.5, pytest.approx(0.5 ** 0.5)]
+    assert report["twins"][0]["mean"] == 9.5
+
+
+def test_a_surrogate_has_no_optimum_to_hit(tmp_path, capsys):
+    for algo, best in (("ae", 95), ("re", 94)):
+        write(tmp_path, algo, 0, [90, 91, best], optimum=None)
+    report = run(tmp_path)
+    assert report["algos"]["ae"]["share"] is None and report["twins"][0]["mean"] == 1
+    assert "optimum unknown" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("spoil, message", [

@@ -170,9 +170,11 @@ def test_a_finished_training_is_not_repeated(run, whole, monkeypatch):
     ((), "holds a training already: go on with --resume"),
     (("--resume", "--lr", "0.1"), "was made with lr = 0.025, not 0.1"),
     (("--resume", "--arch", "DARTS_V1"), "was made with cell = ")], ids=["used", "setting", "cell"])
-def test_another_course_in_the_same_folder_is_refused(run, whole, flags, message):
+def test_another_course_in_the_same_folder_is_refused_and_changes_nothing(run, whole, flags, message):
+    before = [(whole / name).read_bytes() for name in ("config.json", "result.json", "0/last.pt")]
     with pytest.raises(InputError, match=message):
         run(whole, *flags)
+    assert before == [(whole / name).read_bytes() for name in ("config.json", "result.json", "0/last.pt")]
 
 
 def test_other_images_in_the_same_folder_are_refused(tmp_path, kill, run):

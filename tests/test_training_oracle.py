@@ -12,10 +12,12 @@ import search
 import train
 from benchmarks import search_darts, train as benchmark
 from conftest import ROOT
+from executors import InProcess
 from spaces import InputError, darts, get
+from spaces.oracles import Budget
 from test_train import SMALL, Killed, pictures, write
 from training import Training
-from training_oracle import TrainingOracle, name_of, parse_budget
+from training_oracle import TrainingOracle, name_of, open_training, parse_budget
 
 CELL = train.SPACE.text(darts.NAMED["DARTS_V2"])
 
@@ -106,6 +108,22 @@ def test_what_was_trained_before_a_fault_is_recorded(tmp_path, monkeypatch):
     assert len((tmp_path / "trainings.jsonl").read_text().splitlines()) == 2
 
 
+def test_progress_moves_with_each_training(tmp_path, monkeypatch):
+    fake(monkeypatch)
+    space, seen = get("darts"), []
+    archs = space.sample(3, np.random.default_rng(0))
+    oracle = TrainingOracle(space, {}, 0, tmp_path)
+    oracle.query(archs[0])
+    Budget(oracle, 3).prepare(archs, seen.append)
+    assert seen == [2, 3]
+
+
+@pytest.mark.parametrize("flags, threads", [({}, 0), ({"jobs": 2, "cpus_per_run": 3}, 3), ({"threads": 4, "jobs": 2}, 4)])
+def test_only_trainings_side_by_side_are_held_to_their_cpus(tmp_path, poisoned, flags, threads):
+    config = search.Config(oracle="train", data=str(poisoned), outdir=str(tmp_path), **flags)
+    assert open_training(config, get("darts"), InProcess()).budget["threads"] == threads
+
+
 def test_trainings_of_another_budget_or_seed_and_other_spaces_are_refused(tmp_path, monkeypatch):
     fake(monkeypatch)
     space = get("darts")
@@ -179,6 +197,12 @@ def test_search_darts_runs_to_its_table(tmp_path):
     assert summary["random"]["cells"] == 1 and end.stdout.count("against random cells") == 2
     assert {path.name for path in (tmp_path / "figs").iterdir()} == {
         "GMAENAS_AE_normal.png", "GMAENAS_AE_reduction.png", "GMAENAS_BO_normal.png", "GMAENAS_Bo_reduction.png"}
+
+
+def test_search_darts_compares_with_one_random_cell_at_least():
+    end = subprocess.run(["bash", str(ROOT / "search_darts.sh")], env=os.environ | {"RANDOM_CELLS": "0"}, capture_output=True,
+                         text=True)
+    assert (end.returncode, end.stderr) == (2, "error: RANDOM_CELLS=0: 1 or more\n")
 
 
 def test_the_interval_against_random_cells():
