@@ -205,17 +205,21 @@ def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Te
     return torch.cat([ensemble(table.rows(piece), method="embed") for piece in rows.split(max(1, 4096 // ensemble.size), dim=1)], dim=1)
 
 
-@torch.no_grad()
 def score(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None, chunk: int = 4096) -> np.ndarray:
     """Scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode.
 
     At most `chunk` graphs x members at a time.
     """
     ensemble.eval()
+    return in_pieces(lambda batch: ensemble(batch.expand(ensemble.size)), table, rows, chunk // ensemble.size)  # [M, N]
+
+
+@torch.no_grad()
+def in_pieces(scorer, table: Batch, rows: np.ndarray | None, size: int) -> np.ndarray:
+    """What `scorer` gives for the graphs `rows` of the table, float[..., N], at most `size` of them at a time."""
     rows = torch.arange(table.graphs) if rows is None else torch.as_tensor(rows)
-    pieces = [ensemble(table.rows(piece.to(table.ops.device)).expand(ensemble.size)).cpu()
-              for piece in rows.split(max(1, chunk // ensemble.size))]
-    return torch.cat(pieces, dim=1).numpy()  # [M, N]
+    pieces = rows.to(table.ops.device).split(max(1, size))
+    return torch.cat([scorer(table.rows(piece)).cpu() for piece in pieces], dim=-1).numpy()
 
 
 def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: dict | None, table: Batch, rows: np.ndarray,
@@ -237,12 +241,9 @@ def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: 
     return Blend(ensemble, len(seeds), kernel, share, encoder, names).settle(table)
 
 
-@torch.no_grad()
 def score_blend(blend: Blend, table: Batch, rows: np.ndarray | None = None, chunk: int = 4096) -> np.ndarray:
     """Scores float[S, N] of the graphs `rows` (int[N]; None = all), at most `chunk` graphs x members at a time."""
-    rows = torch.arange(table.graphs) if rows is None else torch.as_tensor(rows)
-    pieces = rows.to(table.ops.device).split(max(1, chunk // blend.ensemble.size))
-    return torch.cat([blend(table.rows(piece)).cpu() for piece in pieces], dim=1).numpy()  # [S, N]
+    return in_pieces(blend, table, rows, chunk // blend.ensemble.size)  # [S, N]
 
 
 # The script -----------------------------------------------------------------------------------------------------------

