@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Protocol
+from typing import Any, Callable, Iterable, Iterator, Protocol, Sequence
 
+import runtime
 from runtime import setting
 from spaces import InputError
 
@@ -60,6 +61,22 @@ def open_executor(settings: Settings) -> Iterator[Executor]:
             yield Ray(ray, settings.cpus_per_run, settings.gpus_per_run)
     else:
         yield Pool(settings.jobs) if settings.jobs > 1 else InProcess()
+
+
+def compute(settings: Settings, function: Callable[[Any], Any], tasks: Sequence[Any], name: Callable[[Any], str]) -> None:
+    """function(task) of every task, where the settings say, for what it writes.
+
+    A bar shows the time left; where there is no terminal to draw it on, a line a task does.
+    """
+    with open_executor(settings) as executor, runtime.progress() as bar:
+        row = bar.add_task("", total=len(tasks))
+        for task, _ in executor.map(function, tasks):
+            bar.update(row, advance=1, description=f"{name(task)}: done")
+            if not bar.console.is_terminal:
+                state = bar.tasks[row]
+                left = state.elapsed * state.remaining / state.completed
+                bar.console.print(f"{state.description}; {state.completed:.0f} of {len(tasks)} in {state.elapsed:.0f} s, "
+                                  f"about {left:.0f} s left")
 
 
 class InProcess:

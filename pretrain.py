@@ -2,6 +2,7 @@
 
     python pretrain.py --space nasbench201 --save runs/pretrain/nasbench201
     python pretrain.py --space nasbench101 --save runs/pretrain/gat101 --param local:params/pretrain_nasbench101.json
+    python pretrain.py --space nasbench201 --save runs/pretrain/graphcl --model_type graphcl
 
 Writes last.pt (the encoder; also what --resume goes on from), config.json, log.jsonl and TensorBoard curves to --save.
 """
@@ -21,8 +22,9 @@ import runtime
 import spaces
 from models import ENCODERS, build_encoder
 from models.batch import Batch
+from models.contrastive import Viewing
 from models.metrics import kendall_tau
-from models.pretext import TASKS, Hiding, Pretext, target_table, total
+from models.pretext import MODEL_TYPES, TASKS, Hiding, Pretext, target_table, total
 from runtime import setting
 from spaces import InputError, labels as label_tables
 from spaces.protocols import PROTOCOLS, split
@@ -37,24 +39,41 @@ class Config:
     width: int = setting(64, "width D of the encoder", within=(1, 4096))
     layers: int = setting(4, "layers of the encoder", within=(1, 100))
     heads: int = setting(4, "attention heads of the encoder", within=(1, 64))
+    direction: bool = setting(True, "transformer: tell forward from backward (off = an ablation)")
     dropout: float = setting(0.2, "dropout of the encoder", within=(0, 0.95))
-    tasks: str = setting("mask,flow,signature,properties,contrast", f"pretext tasks, a comma list of {', '.join(TASKS)} (models/pretext.py)")
-    mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n", within=(0, 1))
+    tasks: str = setting("mask,flow,signature,properties,contrast",
+                         f"pretext tasks, a comma list of {', '.join(TASKS)} (models/pretext.py)")
+    model_type: str = setting("", "one task in place of --tasks, by the name that the paper's code has for it (mae = mask)",
+                              ("", *MODEL_TYPES))
+    mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n",
+                                within=(0, 1))
     pretrain_target: str = setting("masked", "vertices that the loss looks at", ("masked", "all"))
     edge_ratio: float = setting(0.3, "task edges: share of the pairs of vertices that are hidden", within=(0, 1))
     view_ratio: float = setting(0.25, "task contrast: share of the vertices whose operation a view hides", within=(0, 1))
-    temperature: float = setting(0.2, "task contrast: temperature of the softmax over cells", within=(0.01, 10))
+    temperature: float = setting(0.2, "tasks contrast, graphcl, grace: of the softmax; GRACE's authors: 0.4 to 0.9",
+                                 within=(0.01, 10))
+    edge_drop: float = setting(0.2, "tasks graphcl, bgrl, grace, barlow_twins: probability that a view drops an edge",
+                               within=(0, 1))
+    feature_mask: float = setting(0.2, "the same tasks: share of the vocabulary that a view masks, all vertices with it "
+                                       "(graphcl: share of the vertices)", within=(0, 1))
+    node_drop: float = setting(0.2, "task graphcl: share of a graph's vertices that a view drops", within=(0, 0.5))
+    teleport: float = setting(0.2, "task mvgrl: teleport probability of the PageRank diffusion; lower spreads further",
+                              within=(0.01, 0.99))
+    target_momentum: float = setting(0.99, "task bgrl: momentum of the target encoder at the first step; it rises to 1",
+                                     within=(0, 1))
     batch_size: int = setting(512, "graphs a step", within=(1, math.inf))
     iterations: int = setting(600, "steps", within=(1, math.inf))
     lr: float = setting(2e-3, "peak learning rate (AdamW, cosine after warm-up)", within=(0, math.inf))
     weight_decay: float = setting(1e-2, "AdamW weight decay", within=(0, math.inf))
     warmup: float = setting(0.05, "share of the steps in which the learning rate rises", within=(0, 1))
-    archs: int = setting(60_000, "architectures to train on, drawn uniformly from a larger space; 0 = the whole space", within=(0, math.inf))
+    archs: int = setting(60_000, "architectures to train on, drawn uniformly from a larger space; 0 = the whole space",
+                          within=(0, math.inf))
     data: str = setting("", "train on the architectures of this file (gen_json_301.py) instead")
     cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
     seed: int = setting(0, "seed of weights, architectures, batches and masks", within=(0, math.inf))
     resume: bool = setting(False, "go on from last.pt in --save")
-    labels: str = setting("", "label table for a small fine-tuning probe every tenth of the run; it is logged and chooses nothing")
+    labels: str = setting("", "label table for a small fine-tuning probe every tenth of the run; it is logged and "
+                            "chooses nothing here (in a sweep the last one is the trial's result)")
     dataset: str = setting("cifar10", "dataset of a label table with several", ("cifar10", "cifar100", "ImageNet16-120"))
     protocol: str = setting("", "protocol of the probe; empty = by space", ("", *PROTOCOLS))
     finetune_train_samples: int = setting(100, "labels of the probe", within=(2, math.inf))
@@ -70,7 +89,7 @@ def main(argv: list[str] | None = None) -> float:
     """Returns the mean loss of the last tenth of the run."""
     config = runtime.parse(Config, argv, __doc__)
     device = runtime.choose_device(config.device, config.threads)
-    tasks = parse_tasks(config.tasks)
+    tasks = (MODEL_TYPES[config.model_type],) if config.model_type else parse_tasks(config.tasks)
     folder = Path(config.save).expanduser()
     if config.export and Path(config.export).is_dir():
         raise InputError(f"--export {config.export} is a folder: name a file")
@@ -83,7 +102,8 @@ def main(argv: list[str] | None = None) -> float:
     with runtime.seeded(config.seed, 1):
         encoder = build_encoder(runtime.encoder_settings(config), len(space.ops))
         hiding = Hiding(config.mask_ratio, config.pretrain_target, config.edge_ratio, config.view_ratio, config.temperature)
-        pretext = Pretext(encoder, tasks, widths, hiding)
+        viewing = Viewing(*(getattr(config, name) for name in Viewing._fields))
+        pretext = Pretext(encoder, tasks, widths, hiding, viewing)
     return train(config, space, (table, target), pretext.to(device), Probe(config, space, device), folder)
 
 
@@ -140,11 +160,15 @@ def train(config: Config, space, data: tuple, pretext: Pretext, probe: Probe, fo
             bar.update(line, advance=1, description=f"pretrain {config.space} loss {np.mean(losses[-50:]):.4f}")
             done = step + 1
             if done % tenth == 0 or done == config.iterations:
-                extra = probe.measure(pretext.encoder) if done % tenth == 0 else {}
+                extra = probe.measure(pretext.encoder)
+                if extra:
+                    runtime.report(config.param, extra["probe_tau"], final=done == config.iterations)
                 extra |= {f"loss_{name}": part.item() for name, part in parts.items()}
                 log.write(done, loss=float(np.mean(losses[-tenth:])), lr=optimiser.param_groups[0]["lr"], **extra)
             if time.time() - saved > 60 or done == config.iterations or done % tenth == 0:
-                save(config, folder / "last.pt", space, pretext, optimiser, generator, done, losses, time.time() - began)
+                state = {"pretext": pretext.state_dict(), "optimiser": optimiser.state_dict(), "step": done,
+                         "losses": losses, "seconds": time.time() - began, "generator": generator.get_state()}
+                save(folder / "last.pt", config, bare_encoder(config, space, pretext), state)
                 saved = time.time()
     log.close()
     final = float(np.mean(losses[-tenth:]))
@@ -156,23 +180,22 @@ def train(config: Config, space, data: tuple, pretext: Pretext, probe: Probe, fo
     return final
 
 
-def save(config: Config, path: Path, space, pretext, optimiser, generator, step: int, losses: list[float],
-         seconds: float) -> None:
-    runtime.save_checkpoint(
-        path, **bare_encoder(config, space, pretext), config=dataclasses.asdict(config),
-        pretext=pretext.state_dict(), optimiser=optimiser.state_dict(),
-        step=step, losses=losses, seconds=seconds, generator=generator.get_state(), rng=runtime.rng_state())
+def save(path: Path, config: Config, encoder: dict, state: dict) -> None:
+    """encoder: what it takes to use it elsewhere; state: what it takes to go on."""
+    runtime.save_checkpoint(path, **encoder, config=dataclasses.asdict(config), rng=runtime.rng_state(), **state)
 
 
 def bare_encoder(config: Config, space, pretext: Pretext) -> dict:
     """What it takes to use the encoder elsewhere."""
-    return {"space": config.space, "ops": list(space.ops), "encoder": runtime.encoder_settings(config), "cell_marks": config.cell_marks,
+    return {"space": config.space, "ops": list(space.ops), "encoder": runtime.encoder_settings(config),
+            "cell_marks": config.cell_marks,
             "weights": {name: value.cpu() for name, value in pretext.encoder.state_dict().items()}}
 
 
 def restore(config: Config, path: Path, pretext, optimiser, generator) -> dict:
     """Load last.pt into the running objects; a setting that would change the run's course must be as it was."""
-    content = runtime.load_checkpoint(path, ("config", "pretext", "optimiser", "step", "losses", "seconds", "generator", "rng"))
+    needs = ("config", "pretext", "optimiser", "step", "losses", "seconds", "generator", "rng")
+    content = runtime.load_checkpoint(path, needs)
     free = {"save", "param", "resume", "export", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
     for name, value in dataclasses.asdict(config).items():
         if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:
@@ -214,7 +237,8 @@ class Probe:
             return {}
         checkpoint = {"encoder": self.encoder, "weights": encoder.state_dict()}
         predictors = finetune.new_predictors(self.recipe, len(self.space.ops), checkpoint, [0])
-        ensemble = finetune.fit(self.recipe, predictors, self.table, np.arange(self.n)[None], self.train_label[None], [0])
+        examples = finetune.Examples(self.table, np.arange(self.n)[None], self.train_label[None], [0])
+        ensemble = finetune.fit(self.recipe, predictors, examples)
         scores = finetune.score(ensemble, self.table, np.arange(self.n, self.table.graphs))[0]  # [E]
         return {"probe_tau": kendall_tau(scores, self.truth)}
 

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from models.transfer import transfer
 from spaces import InputError
 from spaces.cache import atomic_write
 
@@ -78,7 +79,9 @@ def stored_settings(source: str) -> tuple[dict, str]:
             import nni  # slow to import, and only a sweep needs it
         except ImportError:
             raise InputError("--param nni: the package nni is not installed (it has no build for every platform)") from None
-        return nni.get_next_parameter() or {}, "nni"
+        parameters = nni.get_next_parameter() or {}
+        log_trial(parameters=parameters)
+        return parameters, "nni"
     if not source.startswith("local:"):
         raise InputError(f"--param {source}: give local:FILE, nni or default, or several with commas, the last one winning")
     path = Path(source.removeprefix("local:")).expanduser()
@@ -91,6 +94,26 @@ def stored_settings(source: str) -> tuple[dict, str]:
     if not isinstance(stored, dict):
         raise InputError(f"--param: {path} must hold one JSON object of settings")
     return stored, str(path)
+
+
+def report(source: str, value: float, final: bool = True) -> None:
+    """Tell the sweep how this trial of it does, higher being better; nothing where the `--param` source is no sweep."""
+    if "nni" not in source.split(","):
+        return
+    import nni
+
+    if final:
+        log_trial(value=value)
+        nni.report_final_result(value)
+    else:
+        nni.report_intermediate_result(value)
+
+
+def log_trial(**values) -> None:
+    """Add to trial.json in the folder that a sweep gives each trial: NNI itself mixes up which trial had which parameters."""
+    if folder := os.environ.get("NNI_OUTPUT_DIR"):
+        path = Path(folder, "trial.json")
+        write_json(path, (json.loads(path.read_text()) if path.exists() else {}) | values)
 
 
 def checked(config_class, types: dict, name: str, value, where: str):
@@ -129,9 +152,11 @@ def bounds(low: float, high: float) -> str:
 
 def encoder_settings(settings) -> dict:
     """What `models.build_encoder` needs, out of a script's settings; a checkpoint keeps it."""
-    config = {name: getattr(settings, name) for name in ("base_model", "width", "layers", "heads", "dropout")}
+    config = {name: getattr(settings, name) for name in ("base_model", "width", "layers", "heads", "dropout", "direction")}
     if config["width"] % config["heads"]:
         raise InputError(f"--width {config['width']} does not divide among --heads {config['heads']}")
+    if not config["direction"] and config["base_model"] != "transformer":
+        raise InputError(f"--no-direction: it is a switch of the transformer, and base_model is {config['base_model']}")
     return config
 
 
@@ -268,7 +293,7 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed:.4g}/s" if task.speed else "")
 
 
-def progress() -> Progress:
+def progress(console: Console = console) -> Progress:
     """A progress bar on stderr: description, bar, count, rate, time left."""
     return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(),
                     console=console)
@@ -301,8 +326,13 @@ def load_checkpoint(path: str | Path, needs: tuple[str, ...] = ("space", "ops", 
     return content
 
 
-def load_encoder(source: str, space) -> dict:
-    """The checkpoint of a pre-trained encoder for use on `space`; 'default' is the shipped one with the space's operations."""
+def load_encoder(source: str, space, predictor: bool = False) -> dict:
+    """The checkpoint of a pre-trained encoder for use on `space`; 'default' is the shipped one with the space's operations.
+
+    One of another space is moved to the operations of this one (`models.transfer`), and a line on stderr says which are
+    new. predictor: a predictor.pt of finetune.py will do as well; its content then has "members", the weights of its
+    predictors, beside those of the encoder that it started from, None where there was none.
+    """
     shipped = sorted((ROOT / "checkpoints").glob("*.pt")) if source == "default" else [Path(source)]
     for path in shipped:
         content = load_checkpoint(path)
@@ -311,11 +341,27 @@ def load_encoder(source: str, space) -> dict:
     else:
         if source == "default":
             raise InputError(f"no shipped encoder knows the operations of {space.name}: pre-train one with pretrain.py")
-    if content["ops"] != list(space.ops):
-        raise InputError(f"{path} was pre-trained on {content['space']}, whose operations are not those of {space.name}")
     marks = content.get("cell_marks", True)
     if marks != getattr(space, "cell_marks", True):
         raise InputError(f"{path} was pre-trained with cell_marks = {marks}: give the same flag here")
     if isinstance(content["weights"], list):
-        raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
+        if not predictor:
+            raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
+        if content["ops"] != list(space.ops):
+            raise InputError(f"{path} is a predictor for {content['space']}, whose operations are not those of {space.name}")
+        kernel = content.get("kernel")
+        return content | {"members": content["weights"], "weights": kernel and kernel["encoder"]}
+    if content["ops"] != list(space.ops):
+        content = moved(content, path, space)
+    return content
+
+
+def moved(content: dict, path: Path, space) -> dict:
+    """A checkpoint for the operations of `space`."""
+    try:
+        with seeded(0):
+            content, new = transfer(content, space.ops)
+    except ValueError as error:
+        raise InputError(f"{path} was pre-trained on {content['space']}, for {space.name}: {error}") from None
+    console.print(f"{path}: pre-trained on {content['space']}; new to it are {', '.join(new) or 'no operations'}")
     return content

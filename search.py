@@ -12,16 +12,14 @@ summary.csv and summary.png: means and standard deviations over the seeds.
 """
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
 import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, product
+from itertools import product
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -39,13 +37,13 @@ from models.batch import Batch
 from models.ensemble import Ensemble
 from runtime import setting
 from spaces import InputError, Space
-from spaces.cache import atomic_write
 from spaces.oracles import Budget, Oracle, TableOracle, open_oracle
 from strategies import STRATEGIES, History, Pool, Query, Settings, best_of, whole_lines
-from strategies.summary import read_run, summarise
+from strategies.summary import notes, read_run, summarise, write_curve
 
 PROTOCOLS = {"val-test": "validation", "oracle-test": "test"}  # name: the accuracy that a query returns and that chooses
-FREE_TO_CHANGE = ("outdir", "param", "resume", "device", "threads", "pictures",  # at --resume; the others decide the history
+FREE_TO_CHANGE = ("outdir", "param", "resume", "device", "threads", "pictures", "stop_at_best",  # at --resume; the
+                  # others decide the history
                   *(field.name for field in dataclasses.fields(executors.Settings)))
 
 
@@ -53,14 +51,14 @@ FREE_TO_CHANGE = ("outdir", "param", "resume", "device", "threads", "pictures", 
 class Config(finetune.Recipe, Settings, executors.Settings, training_oracle.Settings):
     search_space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
     search_algo: str = setting("r", "what proposes candidates: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
-                                    "evolution, bo = Bayesian optimisation. References: the same without a predictor, random, "
-                                    "policy, re (regularised evolution), ls (local search); with another, bananas (MLPs on "
-                                    "paths), xgb (boosted trees). Several with commas")
+                                    "evolution, bo = Bayesian optimisation. References: the same without a predictor, "
+                                    "random, policy, re (regularised evolution), ls (local search); with another, bananas "
+                                    "(MLPs on paths), xgb (boosted trees). Several with commas")
     members: int = setting(0, "predictors in the ensemble; 0 = the strategy's own number: 5 for bo and bananas, 1 for the "
                               "others; references without a predictor have none", within=(0, 100))
-    protocol: str = setting("val-test", "val-test = queries return validation accuracy, which alone chooses, and the result's "
-                                        "test accuracy is reported where known; oracle-test = queries return test accuracy, "
-                                        "as in the paper's code", tuple(PROTOCOLS))
+    protocol: str = setting("val-test", "val-test = queries return validation accuracy, which alone chooses, and the "
+                                        "result's test accuracy is reported where known; oracle-test = queries return "
+                                        "test accuracy, as in the paper's code", tuple(PROTOCOLS))
     dataset: str = setting("cifar10", "dataset of labels that cover several", ("cifar10", "cifar100", "ImageNet16-120"))
     outdir: str = setting("runs/search/default", "folder for everything that this search writes")
     encoder_model_state_dict: str = setting("", "pre-trained encoder: a last.pt of pretrain.py, or default = the "
@@ -73,6 +71,9 @@ class Config(finetune.Recipe, Settings, executors.Settings, training_oracle.Sett
     N0: int = setting(20, "random architectures queried first (ls: 1)")
     K: int = setting(10, "architectures queried a round (re, ls: 1)")
     C: int = setting(100, "candidates scored a round")
+    stop_at_best: bool = setting(False, "stop after the round that queries the best architecture of the label table, since "
+                                        "nothing better can come: the curve then stays there up to N, and the result says "
+                                        "after how many queries the search stopped")
     seed: int = setting(0, "decides the whole search", within=(0, math.inf))
     seeds: str = setting("", "several searches, like 0,1,2 or 0-9, each in outdir/ALGO/SEED/; in place of --seed")
     pictures: bool = setting(True, "draw the curve and the best cell of each search")
@@ -130,16 +131,17 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     else:
         space, oracle = open_bench(config.search_space, config.cell_marks, config.labels, config.dataset, config.run,
                                    config.protocol)
-    pool = open_pool(config, space, oracle)
+    pool, ceiling = open_pool(config, space, oracle), highest(config, oracle)
     source = config.encoder_model_state_dict
     checkpoint = runtime.load_encoder(source, space) if source else None
     folder = open_folder(config, oracle.name, checkpoint)
     history = History(folder / "history.jsonl", space, config.N)
-    if len(history) == config.N and (folder / "best.json").exists():
+    over = len(history) == config.N or history and best_of(history[:]).validation >= ceiling
+    if over and (folder / "best.json").exists():
         return json.loads((folder / "best.json").read_text())
     budget = Budget(oracle, config.N)
     budget.spent = len(history)  # an answer that is on the disk is not asked for again
-    search(config, Chooser(config, pool, checkpoint, device), history, budget, folder, on_query)
+    search(Chooser(config, pool, checkpoint, device), history, budget, folder, ceiling, on_query)
     return report(config, history, oracle, pool, folder)
 
 
@@ -165,6 +167,15 @@ def open_pool(config: Config, space: Space, oracle: Oracle) -> Pool:
         raise InputError(f"--N {config.N}: {oracle.name} has {PROTOCOLS[config.protocol]} accuracies of only {pool.left} "
                          "architectures")
     return pool
+
+
+def highest(config: Config, oracle: Oracle) -> float:
+    """The accuracy at which the search stops: the best in the table under --stop_at_best, otherwise none is too high."""
+    if not config.stop_at_best:
+        return math.inf
+    if not isinstance(oracle, TableOracle):
+        raise InputError(f"--stop_at_best: the best accuracy that {oracle.name} can give is not known: leave it out")
+    return float(oracle.table.val.max())
 
 
 def open_folder(config: Config, oracle: str, checkpoint: dict | None) -> Path:
@@ -210,16 +221,16 @@ def rounds(config: Config) -> Iterator[tuple[int, int, int]]:
         yield t, start, min(start + config.K, config.N)
 
 
-def search(config: Config, chooser: Chooser, history: History, budget: Budget, folder: Path,
+def search(chooser: Chooser, history: History, budget: Budget, folder: Path, ceiling: float,
            on_query: Callable[[int, int], None]) -> None:
-    """Algorithm 1 of the paper.
+    """Algorithm 1 of the paper, up to the round that queries an accuracy of `ceiling`.
 
     What a round chooses depends on (seed, t) and the rounds before it alone: after a kill an unfinished round is chosen
     again, and only what its history lacks is queried.
     """
     whole_lines(folder / "log.jsonl")  # cuts what a kill has torn, before more is appended
     log = runtime.Log(folder)
-    for t, start, end in rounds(config):
+    for t, start, end in rounds(chooser.config):
         if len(history) < end:
             picks, seconds = chooser.choose(t, history[:start], end - start)
             history.expect([arch for arch, _ in picks], start)
@@ -234,6 +245,8 @@ def search(config: Config, chooser: Chooser, history: History, budget: Budget, f
         else:
             chooser.replay(t)
         chooser.observe(history[start:end])
+        if best_of(history[:end]).validation >= ceiling:
+            break
     log.close()
 
 
@@ -274,7 +287,7 @@ class Chooser:
             return scores, time.perf_counter() - started
         predictors = finetune.new_predictors(self.config, len(operations), self.checkpoint, seeds)
         rows = np.tile(np.arange(len(history)), (members, 1))  # [M, n]
-        ensemble = finetune.fit(self.config, predictors, table, rows, label[rows], seeds)
+        ensemble = finetune.fit(self.config, predictors, finetune.Examples(table, rows, label[rows], seeds))
         fitting = time.perf_counter() - started
         return finetune.score(ensemble, table), fitting  # [M, n+C]
 
@@ -306,16 +319,18 @@ def report(config: Config, history: History, oracle: Oracle, pool: Pool, folder:
     result = {
         "architecture": best.architecture, "key": best.key,
         "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
-        "query": best.query, "N": config.N, "space": config.search_space, "algo": config.search_algo,
+        "query": best.query, "N": config.N, "stopped": len(history) if len(history) < config.N else None,
+        "failed": getattr(oracle, "failed", None), "space": config.search_space, "algo": config.search_algo,
         "dataset": config.dataset, "protocol": config.protocol, "chosen_by": chosen_by, "oracle": oracle.name,
         "optimum": optimum(oracle, chosen_by), "neighbours": pool.neighbours_covered(np.random.default_rng(0)),
         "pretrained": config.encoder_model_state_dict or None,
         "seed": config.seed, "seconds": seconds | {"all": round(sum(seconds.values()), 3)},
     }
     runtime.write_json(folder / "best.json", result)
-    write_curve(folder / "curve.csv", history[:], chosen_by)
+    write_curve(folder / "curve.csv", history[:], chosen_by, config.N)
     if config.pictures:
-        title = f"{config.search_space}, {config.dataset}, {config.protocol}: strategy {config.search_algo}, seed {config.seed}"
+        title = (f"{config.search_space}, {config.dataset}, {config.protocol}: "
+                 f"strategy {config.search_algo}, seed {config.seed}")
         curve.plot({config.search_algo: [[query.validation for query in history[:]]]}, folder / "curve.png", title,
                    what=f"best {chosen_by} accuracy so far (%)")
         draw_cell.draw(pool.space, best.arch, folder / "best_cell.png")
@@ -332,18 +347,6 @@ def optimum(oracle: Oracle, chosen_by: str) -> dict | None:
             "cells": len(table), "complete": len(table) == oracle.space.size}
 
 
-def write_curve(path: Path, queries: list[Query], chosen_by: str) -> None:
-    """CSV, a row a query: the best so far, its test accuracy, the cost so far; what is unknown is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("query", f"best_{chosen_by}", "test", "cost"))
-    leaders = accumulate(queries, lambda leader, query: best_of([leader, query]))
-    costs = np.cumsum([np.nan if query.cost is None else query.cost for query in queries])
-    for query, leader, cost in zip(queries, leaders, costs):
-        writer.writerow((query.query, leader.validation, leader.test, "" if np.isnan(cost) else float(cost)))
-    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
-
-
 def print_result(result: dict, folder: Path) -> None:
     seconds = result["seconds"]
     start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
@@ -354,7 +357,8 @@ def print_result(result: dict, folder: Path) -> None:
     shares = [f"{seconds[name] / max(seconds['all'], 1e-9):.1%}" for name in ("fit", "score", "query")]
     table.add_row(*accuracies, f"{result['query']} of {result['N']}", f"{seconds['all']:.1f}", *shares)
     runtime.output.print(table)
-    runtime.output.print(f"best by {result['chosen_by']}: {result['architecture']}\noracle: {result['oracle']}\n"
+    said = "".join(f"{note}\n" for note in notes([result]))
+    runtime.output.print(f"best by {result['chosen_by']}: {result['architecture']}\noracle: {result['oracle']}\n{said}"
                          f"written: {folder}/best.json, history.jsonl, curve.csv, curve.png, best_cell.png")
 
 
@@ -362,19 +366,24 @@ def print_result(result: dict, folder: Path) -> None:
 
 def run_all(config: Config, algos: list[str], seeds: list[int]) -> dict:
     """Every strategy with every seed, where the executor computes them; returns the summary over the seeds."""
-    root = Path(config.outdir).expanduser().absolute()
-    runs = [dataclasses.replace(config, search_algo=algo, seed=seed, seeds="", outdir=str(root / algo / str(seed)),
-                                threads=config.threads or config.cpus_per_run, executor="local", jobs=1,
-                                resume=True)  # a lost worker's run goes on
-            for algo, seed in product(algos, seeds)]
+    runs = [single(config, algo, seed) for algo, seed in product(algos, seeds)]
     begun = [run.outdir for run in runs if Path(run.outdir, "history.jsonl").exists()]
     if begun and not config.resume:
         raise InputError(f"{begun[0]} holds a search already: go on with --resume or give another --outdir")
-    with executors.open_executor(config) as executor, runtime.progress() as bar:
-        task = bar.add_task("searches", total=len(runs))
-        for done, _ in executor.map(run, runs):
-            bar.update(task, advance=1, description=f"{done.search_algo}, seed {done.seed}: done")
-    return summarise([read_run(Path(run.outdir)) for run in runs], root)
+    executors.compute(config, run, runs, named)
+    return summarise([read_run(Path(run.outdir)) for run in runs], Path(config.outdir).expanduser().absolute())
+
+
+def single(config: Config, algo: str, seed: int, **changes) -> Config:
+    """The search of one strategy and seed in outdir/ALGO/SEED, as a task that goes on where a lost worker left it."""
+    folder = Path(config.outdir).expanduser().absolute() / algo / str(seed)
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}  # a subclass has more
+    return Config(**values | {"search_algo": algo, "seed": seed, "seeds": "", "outdir": str(folder), "executor": "local",
+                              "jobs": 1, "threads": config.threads or config.cpus_per_run, "resume": True} | changes)
+
+
+def named(config: Config) -> str:
+    return f"{config.search_algo}, seed {config.seed}"
 
 
 if __name__ == "__main__":

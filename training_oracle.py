@@ -6,13 +6,16 @@
         oracle.query(archs[0])       # Record(val, test=None, cost=seconds of training)
 
 folder gets trainings.jsonl, one line a finished training (append-only), and trainings/<key's digest>/ with each training's
-log and checkpoint. What has a line is never trained again, and a training that was killed goes on where it stopped.
+log and checkpoint. What has a line is never trained again, and a training that was killed goes on where it stopped. One that
+diverged is finished, too: its line says so under `failed`, and its accuracy is chance level, so the search goes on and turns
+elsewhere.
 """
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Sequence
@@ -24,9 +27,10 @@ from executors import Executor, InProcess
 from runtime import setting
 from spaces import InputError, Space
 from spaces.oracles import Record
-from training import FREE_TO_CHANGE
+from training import FREE_TO_CHANGE, Diverged, device_name
 
 SIZES = ("epochs", "layers", "init_channels", "subset")  # of a budget: said in any case
+CHANCE = 10.0  # percent, of ten equally frequent classes
 NOT_SAID = ("data", *FREE_TO_CHANGE)  # of a budget: does not decide what a label means, or is said apart
 
 
@@ -35,7 +39,7 @@ class Settings:
     """The flags of a search whose queries may be trainings."""
 
     oracle: str = setting("labels", "what answers a query: labels = --labels; train = training the cell on CIFAR-10 (space "
-                                    "darts)", ("labels", "train"))
+                                    "darts); one that diverges counts as 10 %, chance level", ("labels", "train"))
     data: str = setting("~/datasets", "oracle train: CIFAR-10, a folder with the official archive, or an .npz")
     budget: str = setting("", "oracle train: how a cell is trained, local:FILE or like epochs=10,init_channels=8,layers=5,"
                               "subset=5000 (flags of train.py); empty = the paper's 50 epochs, 32 channels, 8 cells")
@@ -51,7 +55,15 @@ class Task(NamedTuple):
 
 
 def run(task: Task) -> dict:
-    return train.evaluate(*task)
+    """What train.evaluate returns; for a training that diverges chance level, and why under "failed"."""
+    started = time.perf_counter()
+    try:
+        return train.evaluate(*task)
+    except Diverged as error:
+        (Path(task.folder) / "last.pt").unlink(missing_ok=True)
+        recipe = train.parse_budget(task.budget)
+        device = device_name(runtime.choose_device(recipe.device, recipe.threads))
+        return {"validation": CHANCE, "seconds": time.perf_counter() - started, "device": device, "failed": str(error)}
 
 
 class TrainingOracle:
@@ -67,12 +79,13 @@ class TrainingOracle:
         self.name = name_of(train.parse_budget(budget))
         self.space, self.budget, self.seed, self.executor = space, budget, seed, executor
         self.folder, self.lines, self.records = folder, folder / "trainings.jsonl", {}
+        self.failed = 0  # trainings that diverged
         for number, line in enumerate(runtime.whole_lines(self.lines), 1):
             try:
                 fields = json.loads(line)
                 if (fields["oracle"], fields["seed"]) != (self.name, seed):
                     raise ValueError
-                self.records[fields["key"]] = Record(fields["validation"], None, fields["seconds"])
+                self.learn(fields)
             except (ValueError, TypeError, KeyError):
                 raise InputError(f"{self.lines}:{number}: no training with this budget and seed: "
                                  "give another folder") from None
@@ -105,7 +118,12 @@ class TrainingOracle:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self.records[key] = Record(result["validation"], None, result["seconds"])
+        self.learn(line)
+
+    def learn(self, line: dict) -> None:
+        """A line of trainings.jsonl is true."""
+        self.records[line["key"]] = Record(line["validation"], None, line["seconds"])
+        self.failed += "failed" in line
 
 
 def open_training(settings, space: Space, executor: Executor) -> TrainingOracle:

@@ -19,12 +19,15 @@ import finetune
 import pretrain
 import runtime
 from models.batch import Batch
+from models.blend import Blend
 from models.ensemble import Ensemble
 from models.paths import cell_features, path_columns, path_features
 from models.trees import boosted_trees
 from spaces import Space
 
 SHARE = finetune.Config.kernel_share  # of the score, as finetune.py has it
+SHIPPED = ("nasbench101", "nasbench201", "darts")  # spaces with an encoder in checkpoints/
+SOURCE = 424  # labels on the other dataset that `from_dataset` starts from
 Scorer = Callable[[np.ndarray], np.ndarray]  # rows of the table, int[E] -> scores, float[S, E]
 
 
@@ -39,6 +42,7 @@ class Task:
     seeds: list[int]
     work: Path
     pretrain_steps: int
+    accuracy_on: Callable[[str], np.ndarray] | None = None  # dataset -> accuracy to train on, float[N], or nan
 
     @property
     def operations(self) -> int:
@@ -46,10 +50,14 @@ class Task:
 
 
 class Method(NamedTuple):
-    """fit(task, checkpoint) -> scorer; encoder(task) -> the checkpoint of the pre-trained encoder to start from, or None."""
+    """fit(task, checkpoint) -> scorer; encoder(task) -> the checkpoint of the pre-trained encoder to start from, or None.
+
+    shared: the encoder is made once, for all tasks, and kept in a file.
+    """
 
     fit: Callable[[Task, dict | None], Scorer]
     encoder: Callable[[Task], dict | None] = lambda task: None
+    shared: bool = False
 
 
 # Networks on graphs, all fitted by finetune.py ------------------------------------------------------------------------
@@ -58,14 +66,17 @@ def network(recipe_of: Callable[[Task], finetune.Recipe], share: float = 0.0) ->
     """The method that fits what the recipe describes, with that share of kernel regression."""
 
     def fit(task: Task, checkpoint: dict | None) -> Scorer:
-        recipe = recipe_of(task)
-        with runtime.progress() as bar:
-            line = bar.add_task("fit", total=finetune.steps(recipe, task.rows.shape[1]))
-            blend = finetune.fit_blend(recipe, share, task.space.ops, checkpoint, task.table, task.rows, task.label, task.seeds,
-                                       lambda: bar.advance(line))
+        blend = fit_networks(task, recipe_of(task), share, checkpoint)
         return lambda rows: finetune.score_blend(blend, task.table, rows)
 
     return fit
+
+
+def fit_networks(task: Task, recipe: finetune.Recipe, share: float, checkpoint: dict | None) -> Blend:
+    with runtime.progress() as bar:
+        line = bar.add_task("fit", total=finetune.steps(recipe, task.rows.shape[1]))
+        examples = finetune.Examples(task.table, task.rows, task.label, task.seeds)
+        return finetune.fit_blend(recipe, share, task.space.ops, checkpoint, examples, lambda: bar.advance(line))
 
 
 def default(**changes) -> Callable[[Task], finetune.Recipe]:
@@ -94,6 +105,25 @@ def settings_file(stage: str, space: Space) -> Path:
 def shipped(task: Task) -> dict:
     """Our pre-trained encoder in checkpoints/."""
     return runtime.load_encoder("default", task.space)
+
+
+def from_space(name: str) -> Callable[[Task], dict]:
+    """The encoder shipped for another space, moved to the operations of this one."""
+    return lambda task: runtime.load_encoder(str(runtime.ROOT / "checkpoints" / f"{name}.pt"), task.space)
+
+
+def from_dataset(dataset: str) -> Callable[[Task], dict]:
+    """Predictors fine-tuned on SOURCE labels on another dataset, to go on from; for every seed its own."""
+
+    def encoder(task: Task) -> dict:
+        accuracy, checkpoint = task.accuracy_on(dataset), shipped(task)  # [N]
+        known = np.flatnonzero(~np.isnan(accuracy))
+        rows = np.stack([np.random.default_rng([seed, 102]).permutation(known)[:SOURCE] for seed in task.seeds])  # [S, n]
+        source = dataclasses.replace(task, rows=rows, label=accuracy[rows])
+        ensemble = fit_networks(source, finetune.Recipe(), 0.0, checkpoint).ensemble
+        return checkpoint | {"members": [ensemble.member(i) for i in range(ensemble.size)]}
+
+    return encoder
 
 
 def pretrained_gat(task: Task) -> dict:
@@ -180,8 +210,8 @@ def xgboost(task: Task, checkpoint: dict | None) -> Scorer:
         x = read(rows)  # [n, P]
         varies = x.std(0) > 0  # [P]
         model = boosted_trees(
-            x[:, varies], stats.norm.ppf(stats.rankdata(label) / (len(label) + 1)), seed, rounds=500, learning_rate=0.03, max_depth=6,
-            min_child_weight=3, subsample=0.8, colsample_bytree=0.2, nthread=torch.get_num_threads())
+            x[:, varies], stats.norm.ppf(stats.rankdata(label) / (len(label) + 1)), seed, rounds=500, learning_rate=0.03,
+            max_depth=6, min_child_weight=3, subsample=0.8, colsample_bytree=0.2, nthread=torch.get_num_threads())
         trees.append((model, varies))
 
     def score(rows: np.ndarray) -> np.ndarray:
@@ -197,10 +227,12 @@ METHODS = {
     "ensemble": Method(network(default()), shipped),
     "ensemble_scratch": Method(network(default())),
     "gat": Method(network(published("train"))),
-    "gat_pretrained": Method(network(published("end2end_finetune")), pretrained_gat),
-    "gat_frozen": Method(network(published("partial_finetune")), pretrained_gat),
+    "gat_pretrained": Method(network(published("end2end_finetune")), pretrained_gat, shared=True),
+    "gat_frozen": Method(network(published("partial_finetune")), pretrained_gat, shared=True),
     "npnas": Method(network(default(base_model="npnas", width=144, layers=3, members=1))),
     "gates": Method(network(default(base_model="gates", width=128, layers=2, members=1))),
     "path_mlp": Method(path_mlp),
     "xgboost": Method(xgboost),
+    **{f"from_{name}": Method(network(default(), SHARE), from_space(name)) for name in SHIPPED},
+    "from_cifar10": Method(network(default(), SHARE), from_dataset("cifar10")),
 }

@@ -1,6 +1,6 @@
 """How far the ensemble's spread can be trusted: coverage of its intervals and likelihood of the truth.
 
-    python -m benchmarks.calibration --space nasbench201 --n_labels 100 --seeds 0-4 --out results/calibration_nasbench201.json
+    python -m benchmarks.calibration --space nasbench201 --n_labels 100 --out results/calibration_nasbench201.json
 
 Accuracies become normal scores by their place among the n labels, and the members' mean score is brought to that scale by a
 straight line, fitted on held-out labels of a five-fold cross-validation. Three standard deviations are then compared on
@@ -65,7 +65,8 @@ def main(argv: list[str] | None = None) -> dict:
         """Fit an ensemble for each row of train int[S, n'] with target; score cells -> float[S, m, E]."""
         members = [runtime.mix(seed, part, i) for seed in seeds for i in range(config.members)]
         predictors = finetune.new_predictors(config, len(space.ops), checkpoint, members)
-        ensemble = finetune.fit(config, predictors, table, train.repeat(config.members, 0), target.repeat(config.members, 0), members)
+        examples = finetune.Examples(table, train.repeat(config.members, 0), target.repeat(config.members, 0), members)
+        ensemble = finetune.fit(config, predictors, examples)
         return finetune.score(ensemble, table, cells).reshape(len(seeds), config.members, -1)
 
     def held_out() -> np.ndarray:
@@ -88,15 +89,16 @@ def main(argv: list[str] | None = None) -> dict:
     for i in range(len(seeds)):
         fresh = ~np.isin(evaluated, rows[i])  # [E]
         runs.append(calibrate(cross[i], label[i], final[i][:, fresh], truth[evaluated[fresh]]))
-    report = {"settings": dataclasses.asdict(config), "labels": table_of_labels.name, "target": splits[0].target, "runs": runs,
-              "mean": {kind: {what: float(np.mean([run[kind][what] for run in runs])) for what in runs[0][kind]} for kind in runs[0]}}
+    mean = {kind: {what: float(np.mean([run[kind][what] for run in runs])) for what in runs[0][kind]} for kind in runs[0]}
+    report = {"settings": dataclasses.asdict(config), "labels": table_of_labels.name, "target": splits[0].target,
+              "runs": runs, "mean": mean}
     runtime.write_json(Path(config.out).expanduser(), report)
     show(report, len(seeds))
     return report
 
 
 def calibrate(cross: np.ndarray, label: np.ndarray, final: np.ndarray, truth: np.ndarray) -> dict:
-    """cross float[m, n]: held-out scores of the labels float[n]; final float[m, E]: scores of the cells with `truth` float[E].
+    """cross float[m, n]: held-out scores of the labels float[n]; final float[m, E]: scores of the cells, `truth` float[E].
 
     -> {kind: {"coverage50", "coverage90", "nll"}}, of normal scores.
     """

@@ -4,8 +4,9 @@
         --out results/predictor_nasbench201.json
 
 Every method gets the same labels for a seed and ranks the same cells, none of which it saw. What is finished is kept in
---out: a run that was interrupted, or that asks for more methods or sizes, does only what is missing (so after a change of
-the code give another --out). The seconds are those of fitting all seeds; they leave pre-training out. Methods:
+--out: a run that was interrupted, or that asks for more methods, sizes or seeds, does only what is missing, and nothing in
+the record is lost (so after a change of the code give another --out). The seconds are those of fitting one seed; they
+leave pre-training out. Methods:
 
     ours              finetune.py as it is, from the shipped pre-trained encoder
     ours_scratch      the same from scratch
@@ -18,15 +19,22 @@ the code give another --out). The seconds are those of fitting all seeds; they l
     gates             gated information flow (GATES), likewise
     path_mlp          MLPs on the path encoding (BANANAS)
     xgboost           boosted trees on paths, wiring and facts about the graph
+    from_SPACE        ours, from the encoder shipped for nasbench101, nasbench201 or darts, moved to this space
+    from_cifar10      ours, from predictors fine-tuned on 424 labels of the same space on CIFAR-10, for another --dataset
 """
 from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import shlex
+import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Iterator, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -60,32 +68,46 @@ class Config:
     pretrain_steps: int = setting(500, "budget of gat_pretrained and gat_frozen (the paper: 10,000)", within=(1, np.inf))
     work: str = setting("runs/benchmarks", "folder that keeps what is pre-trained here")
     out: str = setting("results/predictor.json", "the record; the picture gets its name")
+    together: int = setting(5, "seeds of a method and size that are fitted at once, and lost where a run is "
+                               "interrupted (which of them are together decides what dropout draws)", within=(1, np.inf))
+    jobs: int = setting(1, "processes, each with --threads; more than one needs --device cpu", within=(1, 64))
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-    threads: int = setting(0, "CPU threads; 0 = torch's choice")
+    threads: int = setting(0, "CPU threads; 0 = torch's choice, or one where there are several --jobs")
+
+
+class Piece(NamedTuple):
+    """What is measured at once."""
+
+    method: str
+    n: int
+    seeds: list[int]
 
 
 def main(argv: list[str] | None = None) -> dict:
     config = runtime.parse(Config, argv, __doc__)
     methods, sizes, seeds = parse_methods(config.methods), parse_sizes(config.n_labels), runtime.parse_seeds(config.seeds)
     device = runtime.choose_device(config.device, config.threads)
+    if config.jobs > 1 and device.type != "cpu":
+        raise InputError(f"--jobs {config.jobs}: several processes would share one {device.type}: give --device cpu")
     path = Path(config.out).expanduser()
     if path.suffix != ".json":
         raise InputError(f"--out {config.out}: the name of the record must end in .json")
     report = start(config, path)
     cells = Cells(config, spaces.get(config.space), device)
-    report |= {"labels": cells.known.name, "ranked": cells.ranked.name, "target": cells.target}
+    command = shlex.join(["python", "-m", "benchmarks.predictor", *(sys.argv[1:] if argv is None else argv)])
+    report |= {"labels": cells.known.name, "ranked": cells.ranked.name, "target": cells.target,
+               "commands": [*dict.fromkeys([*report.get("commands", []), command])]}
     runtime.write_json(path, report)
-    for n in sizes:
-        for method in methods:
-            if not find(report, method, n):
-                report["records"].append(measure(config, cells, method, n, seeds))
-                runtime.write_json(path, report)
-    report["differences"] = [difference(find(report, method, n), find(report, methods[0], n))
-                             for n in sizes for method in methods[1:]]
+    pieces = [piece for n in sizes for method in methods for piece in missing(report, method, n, seeds, config.together)]
+    for found in measured(config, cells, pieces):
+        add(report, found)
+        runtime.write_json(path, report)
+    chosen = {(method, n): only(find(report, method, n), seeds) for n in sizes for method in methods}
+    report["differences"] = [difference(chosen[method, n], chosen[methods[0], n]) for n in sizes for method in methods[1:]]
     runtime.write_json(path, report)
     picture = path.with_suffix(".png")
-    plot(report, methods, sizes, picture)
-    show(report, methods, sizes)
+    plot(report, chosen, picture)
+    show(report, chosen)
     runtime.output.print(f"labels: {report['labels']}\nwritten: {path}, {picture}")
     return report
 
@@ -107,13 +129,17 @@ def parse_sizes(text: str) -> list[int]:
 
 def start(config: Config, path: Path) -> dict:
     """The report so far in the file, or an empty one. InputError where the file's answers another question."""
-    free = ("methods", "n_labels", "work", "out", "device", "threads")
+    free = ("methods", "n_labels", "seeds", "work", "out", "together", "jobs", "device", "threads")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
     if not path.exists():
         return {"settings": settings, "records": []}
     try:
         report = json.loads(path.read_text())
         changed = [name for name in settings if report["settings"].get(name) != settings[name]]
+        seeds = report["settings"].pop("seeds", None)  # of all records, in a file of before
+        for record in report["records"]:
+            record.pop("n_seeds", None)
+            record.setdefault("seeds", seeds and runtime.parse_seeds(seeds))
     except (ValueError, TypeError, LookupError, AttributeError):
         raise InputError(f"--out: {path} is no record of this benchmark: give another name") from None
     if changed:
@@ -123,6 +149,31 @@ def start(config: Config, path: Path) -> dict:
 
 def find(report: dict, method: str, n: int) -> dict | None:
     return next((r for r in report["records"] if (r["method"], r["n_labels"]) == (method, n)), None)
+
+
+def missing(report: dict, method: str, n: int, seeds: list[int], together: int) -> list[Piece]:
+    """What of these seeds the report lacks, so many of them in a piece."""
+    record = find(report, method, n)
+    left = [seed for seed in seeds if not record or seed not in record["seeds"]]
+    return [Piece(method, n, left[i:i + together]) for i in range(0, len(left), together)]
+
+
+def add(report: dict, found: dict) -> None:
+    """Put the seeds of a record into the report."""
+    old = find(report, found["method"], found["n_labels"])
+    if old is None:
+        report["records"].append(found)
+        return
+    values = {name: summary(old[name]["seeds"] + found[name]["seeds"]) for name in MEASURES}
+    seconds = {what: round(old["seconds"][what] + found["seconds"][what], 1) for what in found["seconds"]}
+    ranked = min(old["n_ranked"], found["n_ranked"])
+    old |= {"seeds": old["seeds"] + found["seeds"], "n_ranked": ranked, "seconds": seconds, **values}
+
+
+def only(record: dict, seeds: list[int]) -> dict:
+    """The record of these seeds alone, in this order."""
+    place = [record["seeds"].index(seed) for seed in seeds]
+    return record | {"seeds": seeds} | {name: summary([record[name]["seeds"][i] for i in place]) for name in MEASURES}
 
 
 # Labels and cells -----------------------------------------------------------------------------------------------------
@@ -159,16 +210,61 @@ class Cells:
             raise InputError(f"{n} training labels leave {unseen.sum()} cells to rank: lower --n_labels, raise --eval_cells")
         return train, self.candidates[unseen]
 
+    def task(self, config: Config, piece: Piece) -> Task:
+        """What the method of a piece gets."""
+        rows = np.stack([self.draw(piece.n, seed)[0] for seed in piece.seeds])  # [S, n]
+        label = getattr(self.known, PROTOCOLS[self.protocol].train)[rows]  # [S, n]
+        work = Path(config.work).expanduser()
+        return Task(self.space, self.table, rows, label, piece.seeds, work, config.pretrain_steps,
+                    partial(self.accuracy_on, config))
+
+    def accuracy_on(self, config: Config, dataset: str) -> np.ndarray:
+        """float[N]: the accuracy to train on, on another dataset of the same label table; nan where it is unknown."""
+        other = label_tables.read(config.labels, self.space, dataset)
+        accuracy = dict(zip(other.keys, getattr(other, PROTOCOLS[self.protocol].train)))
+        known = [accuracy.get(key, np.nan) for key in self.known.keys]
+        return np.pad(known, (0, len(self.truth) - len(known)), constant_values=np.nan)  # [N]
+
 
 # Measuring ------------------------------------------------------------------------------------------------------------
 
-def measure(config: Config, cells: Cells, method: str, n: int, seeds: list[int]) -> dict:
+def measured(config: Config, cells: Cells, pieces: list[Piece]) -> Iterator[dict]:
+    """The record of every piece, as they are finished."""
+    if config.jobs == 1:
+        yield from (measure(config, cells, piece) for piece in pieces)
+        return
+    for piece in pieces:
+        if METHODS[piece.method].shared:
+            METHODS[piece.method].encoder(cells.task(config, piece))  # here, so that no two processes make the same file
+    there = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.jobs, there, begin, (config,)) as pool:
+        futures = [pool.submit(measure_here, piece) for piece in pieces]
+        with runtime.progress() as bar:
+            for future in bar.track(as_completed(futures), total=len(futures), description="pieces"):
+                yield future.result()
+
+
+here: tuple[Config, Cells]  # of a process among several
+
+
+def begin(config: Config) -> None:
+    """Set up a process among several: each reads the cells once."""
+    global here
+    runtime.console.quiet = True
+    device = runtime.choose_device(config.device, config.threads or 1)
+    here = config, Cells(config, spaces.get(config.space), device)
+
+
+def measure_here(piece: Piece) -> dict:
+    return measure(*here, piece)
+
+
+def measure(config: Config, cells: Cells, piece: Piece) -> dict:
     """Fit the method on n labels for every seed, score the cells, and say how well they are ranked."""
-    train, ranked = zip(*(cells.draw(n, seed) for seed in seeds))
-    rows = np.stack(train)  # [S, n]
-    label = getattr(cells.known, PROTOCOLS[cells.protocol].train)[rows]  # [S, n]
-    task = Task(cells.space, cells.table, rows, label, seeds, Path(config.work).expanduser(), config.pretrain_steps)
-    runtime.console.print(f"{method}, {n} labels, {len(seeds)} seeds")
+    method, n, seeds = piece
+    runtime.console.print(f"{method}, {n} labels, seeds {seeds}")
+    ranked = [cells.draw(n, seed)[1] for seed in seeds]
+    task = cells.task(config, piece)
     checkpoint = METHODS[method].encoder(task)
     started = time.time()
     scorer = METHODS[method].fit(task, checkpoint)
@@ -176,12 +272,12 @@ def measure(config: Config, cells: Cells, method: str, n: int, seeds: list[int])
     scores = np.full((len(seeds), len(cells.truth)), np.nan)  # [S, N]
     union = np.unique(np.concatenate(ranked))  # [E]
     with runtime.progress() as bar:
-        for piece in bar.track(np.array_split(union, len(union) // 2048 + 1), description="score"):
-            scores[:, piece] = scorer(piece)
+        for rows in bar.track(np.array_split(union, len(union) // 2048 + 1), description="score"):
+            scores[:, rows] = scorer(rows)
     scored = time.time()
     values = [ranking(scores[i, r], cells.truth[r]) for i, r in enumerate(ranked)]
     return {
-        "method": method, "n_labels": n, "n_seeds": len(seeds), "n_ranked": min(map(len, ranked)),
+        "method": method, "n_labels": n, "seeds": seeds, "n_ranked": min(map(len, ranked)),
         **{name: summary([value[name] for value in values]) for name in MEASURES},
         "seconds": {"fit": round(fitted - started, 1), "score": round(scored - fitted, 1)},
     }
@@ -212,20 +308,22 @@ def difference(record: dict, first: dict) -> dict:
 
 # Showing --------------------------------------------------------------------------------------------------------------
 
-def show(report: dict, methods: list[str], sizes: list[int]) -> None:
+def show(report: dict, chosen: dict[tuple[str, int], dict]) -> None:
     settings, gains = report["settings"], {(d["method"], d["n_labels"]): d for d in report["differences"]}
+    first = next(iter(chosen))[0]
     title = (f"{settings['space']}, {settings['dataset']}, ranks {report['target']} accuracy; 'tau minus' that of "
-             f"{methods[0]}, with its 95 % interval; 'best 10 %' is tau among the truly best")
+             f"{first}, with its 95 % interval; 'best 10 %' is tau among the truly best; sec to fit one seed")
     columns = ("labels", "method", "tau", "tau minus", "rho", "p@10", "p@50", "p@100", "best 10 %", "sec", "ranked", "seeds")
     table = Table(*columns, title=title)
-    for n in sizes:
-        for method in methods:
-            record, gain = find(report, method, n), gains.get((method, n))
-            table.add_row(
-                str(n), method, plus_minus(record["tau"]), interval(gain) if gain else "",
-                *(f"{record[name]['mean']:.3f}" for name in MEASURES[1:]),
-                str(record["seconds"]["fit"]), str(record["n_ranked"]), str(record["n_seeds"]))
-        table.add_section()
+    for (method, n), record in chosen.items():
+        if method == first:
+            table.add_section()
+        gain = gains.get((method, n))
+        table.add_row(
+            str(n), method, plus_minus(record["tau"]), interval(gain) if gain else "",
+            *(f"{record[name]['mean']:.3f}" for name in MEASURES[1:]),
+            f"{record['seconds']['fit'] / len(find(report, method, n)['seeds']):.1f}",
+            str(record["n_ranked"]), str(len(record["seeds"])))
     runtime.output.print(table)
 
 
@@ -237,17 +335,18 @@ def interval(gain: dict) -> str:
     return f"{gain['mean']:+.3f}" + ("" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]")
 
 
-def plot(report: dict, methods: list[str], sizes: list[int], path: Path) -> None:
+def plot(report: dict, chosen: dict[tuple[str, int], dict], path: Path) -> None:
     """A dot for the mean tau of each method at each size, with bars of one standard deviation over the seeds."""
+    methods, sizes = (list(dict.fromkeys(key[i] for key in chosen)) for i in (0, 1))
     settings, place = report["settings"], np.arange(len(sizes))
     figure = Figure(figsize=(7.2, 4.0), facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(xlabel="labels", ylabel="Kendall's τ", xlim=(-0.5, len(sizes) - 0.5))
     axes.set_xticks(place, map(str, sizes))
     axes.set_title(f"{settings['space']}, {settings['dataset']}", loc="left", color=INK, size=11, weight="bold", pad=10)
     for i, (shift, method) in enumerate(zip(np.linspace(-0.3, 0.3, len(methods)), methods)):
-        values = [find(report, method, n)["tau"] for n in sizes]
+        values = [chosen[method, n]["tau"] for n in sizes]
         axes.errorbar(place + shift, [v["mean"] for v in values], [v["std"] or 0 for v in values], label=method, ls="none",
-                      color=COLOURS[i % len(COLOURS)], marker="os"[i // len(COLOURS)], ms=5, capsize=2)
+                      color=COLOURS[i % len(COLOURS)], marker="os^"[i // len(COLOURS)], ms=5, capsize=2)
     axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9, labelcolor=INK)

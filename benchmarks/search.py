@@ -1,120 +1,174 @@
 """How soon searches find the best cell there is, and whether a strategy beats the same strategy without a predictor.
 
-    python search.py --search_algo r,random,ls --seeds 0-19 --N 150 --no-pictures --outdir runs/search/201 \\
-        --encoder_model_state_dict default
-    python -m benchmarks.search --runs runs/search/201 --out results/search201.json
+    python -m benchmarks.search --run --runs runs/search/201 --dataset cifar10 --search_algo r,rl,ae,bo,random,policy,re,ls \\
+        --seeds 0-49 --predictor_seeds 0-19 --encoder_model_state_dict default --jobs 2 --out results/search201_cifar10.json
+    python -m benchmarks.search --runs runs/search/201,runs/elsewhere --out results/search201.json
 
---runs are folders of search.py with a folder a strategy and a seed, of one space, oracle and protocol; of a strategy and
-seed that two hold the later counts. For each strategy: the share of runs that hit the table's optimum within --within
-queries, the median query that hits it (runs that never do count as longer; a surrogate has no known optimum), the best
-accuracy at --within and its test accuracy where known. Pairs: each strategy minus its twin without our predictor, the difference at
---within (of test accuracy where all know it) over the seeds that both have, with its 95 % bootstrap interval.
+--run searches first, with the flags of search.py: every strategy with every seed, in --runs/ALGO/SEED/; what is finished
+there is kept, what is unfinished goes on. References take --N queries, strategies with a predictor --queries, and each stops
+once it has queried the table's best (--no-stop_at_best for a surrogate, whose best nobody knows).
+
+Without it, or after it, --runs are folders with a folder a strategy and a seed, of one space, oracle and protocol; of a
+strategy and seed that two hold the later counts. What is counted is in benchmarks/search_counts.py: for each strategy the
+share of runs at the table's optimum within --within queries and the median query that hits it, censored where runs end; in
+pairs over the seeds, with 95 % bootstrap intervals, each of our strategies against its twin without our predictor and
+against local search. The record gets the curves, a point every ten queries, and how it was made; the picture its name.
 """
 from __future__ import annotations
 
+import dataclasses
+import os
+import platform
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.table import Table
 
+import executors
 import runtime
-from models.metrics import paired_interval
+import search
+from benchmarks.search_counts import cut, describe, differences, points
+from figs import search as picture
 from runtime import setting
 from spaces import InputError
-from strategies import TWINS
-from strategies.summary import Run, mean_std, pm, read_run
+from strategies import STRATEGIES
+from strategies.summary import Run, cost_curve, curve, label_of, pm, read_run
 
 SAME = ("space", "dataset", "protocol", "chosen_by", "oracle")
+MEANING = {  # of the differences: what is compared, its format
+    "accuracy": ("{shown} accuracy at {within}", "+.3f"), "share": ("share at the optimum within {within}", "+.2f"),
+    "hit": ("queries saved to the first hit, censored at {until}", "+.1f")}
 
 
 @dataclass
-class Config:
-    runs: str = setting("", "folders of search.py, a comma list")
-    within: int = setting(150, "queries", within=(1, np.inf))
+class Config(search.Config):
+    runs: str = setting("", "folders of search.py, a comma list; with --run one folder, to search in")
+    run: bool = setting(False, "search first; every other flag is search.py's")
+    N: int = setting(1000, "run: queries of a reference without a predictor")
+    queries: int = setting(150, "run: queries of a strategy with a predictor; the query that hits is censored there")
+    seeds: str = setting("0-49", "run: the searches of each strategy")
+    predictor_seeds: str = setting("", "run: those of strategies with a predictor; empty = --seeds")
+    stop_at_best: bool = setting(True, "run: stop a search once it has queried the table's best; its curve stays there")
+    pictures: bool = setting(False, "run: draw the curve and the best cell of each search")
+    within: int = setting(150, "queries within which a hit counts, and after which accuracies are compared", within=(1, np.inf))
     out: str = setting("results/search.json", "the record")
+    picture: str = setting("", "the picture; empty = the record's name with .png")
 
 
 def main(argv: list[str] | None = None) -> dict:
     config = runtime.parse(Config, argv, __doc__)
+    path = Path(config.out).expanduser()
+    if path.suffix != ".json":
+        raise InputError(f"--out {config.out}: the name of the record must end in .json")
+    if config.run:
+        campaign(config)
     runs = read(config.runs)
-    first = next(iter(runs.values())).best
-    for (algo, seed), run in runs.items():
-        if any(run.best[name] != first[name] for name in SAME):
-            raise InputError(f"--runs: {algo}, seed {seed} is of another {' or '.join(SAME)}: give them a call of their own")
-        if len(run.value) < config.within:
-            raise InputError(f"--within {config.within}: {algo}, seed {seed} has {len(run.value)} queries only")
-    best = first["optimum"] and first["optimum"][first["chosen_by"]]
-    shown = "test" if all(np.isfinite(run.test).all() for run in runs.values()) else first["chosen_by"]
-    report = {"runs": config.runs, "within": config.within, "optimum": best, "shown": shown}
-    report |= {name: first[name] for name in SAME}
-    report["algos"] = {algo: describe([run for (a, _), run in runs.items() if a == algo], best, config.within)
-                       for algo in dict.fromkeys(algo for algo, _ in runs)}
-    at_end = {key: accuracy(run, shown, config.within) for key, run in runs.items()}
-    report["twins"] = [pair for ours, twin in TWINS.items() if (pair := compare(at_end, ours, twin))]
-    runtime.write_json(Path(config.out).expanduser(), report)
+    check(runs, config.within)
+    report = count(runs, config.within) | made_by(argv)
+    image = Path(config.picture).expanduser() if config.picture else path.with_suffix(".png")
+    runtime.write_json(path, report)
+    plot(report, runs, image)
     show(report)
-    runtime.output.print(f"oracle: {report['oracle']}\nwritten: {config.out}")
+    runtime.output.print(f"oracle: {report['oracle']}\nwritten: {path}, {image}")
     return report
 
 
-def read(folders: str) -> dict[tuple[str, int], Run]:
-    """{(strategy, seed): run} of every finished search in the folders."""
+def campaign(config: Config) -> None:
+    """Every strategy with every seed, the seeds in turn: wherever it is cut, the strategies have the same seeds."""
+    if not config.runs or "," in config.runs:
+        raise InputError(f"--run --runs {config.runs!r}: give the one folder to search in")
+    config = dataclasses.replace(config, outdir=config.runs)
+    algos, seeds = search.check(dataclasses.replace(config, N=min(config.N, config.queries)))
+    of_predictors = runtime.parse_seeds(config.predictor_seeds or config.seeds)
+    tasks = []
+    for seed in sorted({*seeds, *of_predictors}):
+        for algo in algos:
+            fits = STRATEGIES[algo].members > 0
+            if seed in (of_predictors if fits else seeds):
+                tasks.append(search.single(config, algo, seed, N=config.queries if fits else config.N))
+    executors.compute(config, search.run, tasks, search.named)
+
+
+def read(folders: str) -> dict[str, list[Run]]:
+    """Every finished search in the folders: by strategy, seeds ascending."""
     paths = sorted(path.parent for folder in folders.split(",") for path in Path(folder).expanduser().glob("*/*/best.json"))
     if not folders or not paths:
         raise InputError(f"--runs {folders!r}: no finished search in ALGO/SEED/ there: give folders of search.py --seeds")
-    runs = [read_run(path) for path in paths]
-    return {(run.best["algo"], run.best["seed"]): run for run in sorted(runs, key=lambda run: run.best["seed"])}
+    found = {(run.best["algo"], run.best["seed"]): run for run in map(read_run, paths)}
+    runs: dict[str, list[Run]] = {}
+    for (algo, _), run in sorted(found.items(), key=lambda item: item[0][1]):
+        runs.setdefault(algo, []).append(run)
+    return {algo: runs[algo] for algo in STRATEGIES if algo in runs}
 
 
-def accuracy(run: Run, which: str, within: int) -> float:
-    """Of the best among the first `within` queries, percent: the accuracy that chose it, or its test accuracy."""
-    return float((run.test if which == "test" else run.value)[within - 1])
+def check(runs: dict[str, list[Run]], within: int) -> None:
+    """InputError for runs that do not compare."""
+    first = next(iter(runs.values()))[0].best
+    for algo, group in runs.items():
+        for run in group:
+            name = f"{algo}, seed {run.best['seed']}"
+            if any(run.best[same] != first[same] for same in SAME):
+                raise InputError(f"--runs: {name} is of another {' or '.join(SAME)}: give them a call of their own")
+            if len(run.value) < within:
+                raise InputError(f"--within {within}: {name} has {len(run.value)} queries only")
 
 
-def describe(runs: list[Run], best: float | None, within: int) -> dict:
-    """One strategy's runs: share and median of the hits (None without an optimum), accuracy and test at `within`.
-
-    A median beyond the shortest run is None: nobody has seen it.
-    """
-    horizon, known = min(len(run.value) for run in runs), best is not None
-    hits = np.array([np.argmax(run.value >= best) + 1 if known and run.value[-1] >= best else np.inf for run in runs])  # [R]
-    median = float(np.median(hits))
-    mean, std = mean_std([accuracy(run, "chosen", within) for run in runs])
-    test = mean_std([accuracy(run, "test", within) for run in runs])
-    return {"n": len(runs), "share": float(np.mean(hits <= within)) if known else None,
-            "median": median if median <= horizon else None, "horizon": horizon, "mean": mean, "std": std,
-            "test": test if np.isfinite(test[0]) else None}
+def count(runs: dict[str, list[Run]], within: int) -> dict:
+    everything = [run for group in runs.values() for run in group]
+    first = everything[0].best
+    best = first["optimum"] and first["optimum"][first["chosen_by"]]
+    shown = "test" if all(np.isfinite(run.test).all() for run in everything) else first["chosen_by"]
+    return {
+        **{name: first[name] for name in SAME}, "within": within, "optimum": best, "shown": shown,
+        "best_shown": best and first["optimum"][shown],
+        "algos": {algo: describe(group, best, within) for algo, group in runs.items()},
+        "pairs": differences(runs, best, within, shown),
+        "curves": {algo: points(group) for algo, group in runs.items()}}
 
 
-def compare(at_end: dict[tuple[str, int], float], ours: str, twin: str) -> dict | None:
-    """ours minus twin, paired over the seeds; None where they share no seed."""
-    seeds = [seed for algo, seed in at_end if algo == ours and (twin, seed) in at_end]
-    if not seeds:
-        return None
-    gain = np.array([at_end[ours, seed] - at_end[twin, seed] for seed in seeds])  # [S]
-    low, high = paired_interval(gain)
-    verdict = None if low is None else "ahead" if low > 0 else "behind" if high < 0 else "tie"
-    return {"ours": ours, "twin": twin, "n": len(seeds), "mean": float(gain.mean()), "low": low, "high": high,
-            "verdict": verdict}
+def made_by(argv: list[str] | None) -> dict:
+    """How a record came about. The seconds of a run are in its strategy's row, measured where and when it ran."""
+    return {"command": shlex.join(["python", "-m", "benchmarks.search", *(sys.argv[1:] if argv is None else argv)]),
+            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}}
+
+
+def plot(report: dict, runs: dict[str, list[Run]], path: Path) -> None:
+    """Up to the end of the shortest run of all, against queries and, where costs are known, against training time."""
+    shown, end = report["shown"], min(len(run.value) for group in runs.values() for run in group)
+    runs = {algo: [cut(run, end) for run in group] for algo, group in runs.items()}
+    over_cost = {algo: cost_curve(group, shown) for algo, group in runs.items()
+                 if all(np.isfinite(run.spent).all() for run in group)}
+    picture.plot({algo: curve(group, shown) for algo, group in runs.items()}, over_cost, path,
+                 f"{report['space']}, {report['dataset']}, protocol {report['protocol']}",
+                 label_of(shown, report["chosen_by"]), report["best_shown"])
 
 
 def show(report: dict) -> None:
     known, within = report["optimum"] is not None, report["within"]
     optimum = f"optimum {report['optimum']:.3f} %" if known else "optimum unknown"
     title = f"{report['space']}, {report['dataset']}, {report['protocol']}, chosen by {report['chosen_by']}; {optimum}"
-    columns = "strategy", "runs", f"at the optimum within {within}", "median query", f"best at {within} (%)", "its test (%)"
+    columns = ("strategy", "runs", f"at the optimum within {within}", "median query", f"best at {within} (%)",
+               "its test (%)", "seconds a run")
     table = Table(*columns, title=title)
     for algo, a in report["algos"].items():
         share, median = "-", "-"
         if known:
             share, median = f"{a['share']:.0%}", f"> {a['horizon']:,}" if a["median"] is None else f"{a['median']:.0f}"
-        table.add_row(algo, str(a["n"]), share, median, pm([a["mean"], a["std"]]), pm(a["test"]))
+        table.add_row(algo, str(a["n"]), share, median, pm([a["mean"], a["std"]]), pm(a["test"]),
+                      "-" if a["seconds"] is None else f"{a['seconds']['all']:.1f}")
     runtime.output.print(table)
-    for pair in report["twins"]:
-        interval = "" if pair["low"] is None else f" [{pair['low']:+.3f}, {pair['high']:+.3f}], {pair['verdict']}"
-        runtime.output.print(f"{pair['ours']} - {pair['twin']}, {report['shown']} accuracy: {pair['mean']:+.3f}{interval} "
-                             f"(n = {pair['n']})")
+    for pair in report["pairs"]:
+        runtime.output.print(f"{pair['ours']} against {pair['other']}, n = {pair['n']}, positive = {pair['ours']} is better:")
+        for name, (meaning, form) in MEANING.items():
+            if gain := pair[name]:
+                interval = "" if gain["low"] is None else f" [{gain['low']:{form}}, {gain['high']:{form}}], {gain['verdict']}"
+                what = meaning.format(shown=report["shown"], within=within, until=pair["until"])
+                runtime.output.print(f"    {what}: {gain['mean']:{form}}{interval}")
 
 
 if __name__ == "__main__":

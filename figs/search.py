@@ -48,7 +48,7 @@ def plot(over_queries: Mapping[str, Curve], over_cost: Mapping[str, Curve], path
                 axes.fill_between(curve.x, curve.mean - curve.std, curve.mean + curve.std, color=look[algo]["color"],
                                   alpha=0.10, lw=0, zorder=2)
         if optimum is not None:
-            axes.axhline(optimum, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1, label=f"best there is: {optimum:.2f}")
+            axes.axhline(optimum, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1, label=f"best in the table: {optimum:.2f}")
         dress(axes)
     all_axes[0].set_ylabel(what, color=INK)
     for axes in all_axes[1:]:

@@ -52,7 +52,8 @@ def relations(adj: torch.Tensor) -> torch.Tensor:
 
     0 the same vertex; 1 neither reaches the other (padding too); 1 + d where j is d steps downstream of i;
     1 + MAX_DISTANCE + d where j is d steps upstream. d is the shortest path, cut at MAX_DISTANCE. In a DAG at most one
-    of the two directions exists, so one code carries direction, reachability and distance.
+    of the two directions exists, so one code carries direction, reachability and distance. With every edge both ways all
+    is downstream.
     """
     step = adj.float()  # [B, V, V]
     walk, distance = step, torch.zeros_like(step)

@@ -29,7 +29,7 @@ class Blend(nn.Module):
         self.register_buffer("level", level.clone())
 
     @torch.no_grad()
-    def settle(self, table: Batch, chunk: int = 4096) -> Blend:
+    def settle(self, table: Batch, chunk: int = 1024) -> Blend:
         """Measure the level of both opinions on cells of the table, whose labels it does not see; at most `chunk` graphs x
         members at a time."""
         some = reference(table)

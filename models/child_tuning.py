@@ -26,12 +26,12 @@ class ChildTuning:
             return
         fisher = {name: torch.zeros_like(p) for name, p in encoder_entries(ensemble)}
         for loss in losses:
-            ensemble.zero_grad()
+            ensemble.zero_grad(set_to_none=False)
             loss().backward()
             for name, p in encoder_entries(ensemble):
                 if p.grad is not None:
                     fisher[name] += p.grad**2
-        ensemble.zero_grad()
+        ensemble.zero_grad(set_to_none=False)
         flat = torch.cat([f.flatten(1) for f in fisher.values()], dim=1)  # [M, E]
         count = max(1, round(self.p * flat.shape[1]))
         threshold = flat.topk(count, dim=1).values[:, -1]  # [M]
@@ -51,4 +51,4 @@ class ChildTuning:
 
 
 def encoder_entries(ensemble: Ensemble):
-    return [(name, p) for name, p in ensemble.params.items() if name.startswith("encoder/")]
+    return [(name, p) for name, p in ensemble.params.items() if name.startswith("encoder.")]

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.batch import RELATIONS, Batch
+from models.batch import RELATIONS, Batch, relations
+from models.layers import Attention, Dropout, LayerNorm, Linear, affine, one_hot
 
 
 class GraphTransformer(nn.Module):
@@ -18,31 +19,39 @@ class GraphTransformer(nn.Module):
     reachability, distance: `models.batch.relations`); the message path sends one message along the edges and another
     against them, each gated by the operation of the receiver (the idea of GATES, Ning et al., ECCV 2020).
     Nothing reads the position of a vertex, so isomorphic graphs get equal embeddings; padded vertices are never read.
+    Without `direction` h is that of the undirected graph, for ablation; the readout knows the outputs all the same.
+    Where the parameters are stacked (`models.layers`) every shape below begins with M.
     """
 
-    def __init__(self, operations: int, width: int = 64, layers: int = 4, heads: int = 4, dropout: float = 0.0):
+    stacks = True
+
+    def __init__(self, operations: int, width: int = 64, layers: int = 4, heads: int = 4, dropout: float = 0.0,
+                 direction: bool = True):
         super().__init__()
         # Row K is the learned mask token. A matmul with one-hot rows trains faster than a lookup (no scatter backward).
-        self.embed_op = nn.Linear(operations + 1, width, bias=False)
-        self.embed_mark = nn.Linear(2, width, bias=False)
+        self.embed_op = Linear(operations + 1, width, bias=False)
+        self.embed_mark = Linear(2, width, bias=False)
         self.layers = nn.ModuleList(Layer(operations + 1, width, heads, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.operations, self.width, self.readout_width = operations, width, 2 * width
+        self.norm = LayerNorm(width)
+        self.operations, self.width, self.readout_width, self.direction = operations, width, 2 * width, direction
         nn.init.normal_(self.embed_op.weight, std=width**-0.5)
         nn.init.normal_(self.embed_mark.weight, std=width**-0.5)
 
     def forward(self, batch: Batch, masked: torch.Tensor | None = None) -> torch.Tensor:
         """-> h [B, V, D]. Where masked bool[B, V] is True the operation is replaced by the learned mask token."""
-        ops = batch.ops.long()  # [B, V]
-        if masked is not None:
-            ops = ops.masked_fill(masked, self.operations)
+        ops = batch.ops if masked is None else batch.ops.masked_fill(masked, self.operations)  # [B, V]
         dtype = self.embed_op.weight.dtype
-        op = F.one_hot(ops, self.operations + 1).to(dtype)  # [B, V, K+1]
-        adj = batch.adj.to(dtype)
-        relation = F.one_hot(batch.relation.long(), RELATIONS).to(dtype)  # [B, V, V, R]
-        h = self.embed_op(op) + self.embed_mark(F.one_hot(batch.marks.long(), 2).to(dtype))  # [B, V, D]
+        op = one_hot(ops, self.operations + 1, dtype)  # [B, V, K+1]
+        adj, relation = batch.adj, batch.relation  # [B, V, V] each
+        if not self.direction:
+            adj = torch.maximum(adj, adj.mT)
+            relation = relations(adj)
+        adj = adj.to(dtype)
+        relation = relation.masked_fill(~batch.real[..., None, :], RELATIONS)  # [B, V, V]: one more where j is padding
+        relation = one_hot(relation.flatten(-3), RELATIONS + 1, dtype, dim=-2)  # [R+1, B V V]
+        h = self.embed_op(op) + self.embed_mark(one_hot(batch.marks, 2, dtype))  # [B, V, D]
         for layer in self.layers:
-            h = layer(h, op, adj, relation, batch.real)
+            h = layer(h, op, adj, relation)
         return self.norm(h)
 
     def embed(self, batch: Batch) -> torch.Tensor:
@@ -50,7 +59,7 @@ class GraphTransformer(nn.Module):
         return self.readout(self(batch), batch)
 
     def readout(self, h: torch.Tensor, batch: Batch) -> torch.Tensor:
-        """h [B, V, D] -> g [B, 2D]: the mean over the vertices beside the mean over the outputs (vertices that feed nothing)."""
+        """h [B, V, D] -> g [B, 2D]: the mean over the vertices beside that over the outputs (vertices that feed nothing)."""
         real = batch.real.to(h.dtype)  # [B, V]
         outputs = real * (batch.adj.sum(-1) == 0)  # [B, V]
         return torch.cat([average(h, real), average(h, outputs)], dim=-1)  # [B, 2D]
@@ -64,35 +73,32 @@ class Layer(nn.Module):
         if width % heads:
             raise ValueError(f"width {width} is not divisible by {heads} heads")
         self.heads = heads
-        self.norm_attention, self.norm_message = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
-        self.relation_bias = nn.Linear(RELATIONS, heads, bias=False)
-        self.merge = nn.Linear(width, width)
-        self.message = nn.Linear(width, 3 * width)
+        self.norm_attention, self.norm_message = LayerNorm(width), LayerNorm(width)
+        self.query_key_value = Linear(width, 3 * width)
+        self.relation_bias = Linear(RELATIONS, heads, bias=False)
+        self.merge = Linear(width, width)
+        self.message = Linear(width, 3 * width)
         self.gate = nn.Parameter(torch.zeros(operations, 2 * width))
-        self.update = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.update = Linear(width, width)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, x, op, adj, relation, real):
-        """x [B, V, D]; op one-hot [B, V, K+1]; adj [B, V, V]; relation one-hot [B, V, V, R]; real [B, V] -> [B, V, D]."""
-        x = x + self.dropout(self.attend(self.norm_attention(x), relation, real))
+    def forward(self, x, op, adj, relation):
+        """x [B, V, D]; op one-hot [B, V, K+1]; adj [B, V, V]; relation one-hot [R+1, B V V] -> [B, V, D]."""
+        x = x + self.dropout(self.attend(self.norm_attention(x), relation))
         return x + self.dropout(self.send(self.norm_message(x), op, adj))
 
-    def attend(self, x, relation, real):
-        B, V, D = x.shape
-        split = self.query_key_value(x).view(B, V, 3, self.heads, D // self.heads)  # [B, V, 3, H, d]
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # [B, H, V, d] each
-        bias = self.relation_bias(relation).permute(0, 3, 1, 2)  # [B, H, V, V]
-        logits = query @ key.transpose(-1, -2) / (D // self.heads) ** 0.5 + bias  # [B, H, V, V]
-        logits = logits.masked_fill(~real[:, None, None], -1e9)
-        mixed = (logits.softmax(-1) @ value).transpose(1, 2).reshape(B, V, D)  # [B, V, D]
-        return self.merge(mixed)
+    def attend(self, x, relation):
+        split = self.query_key_value(x).unflatten(-1, (3, self.heads, -1))  # [B, V, 3, H, d]
+        split = split.movedim((-3, -2), (0, -4)).contiguous()  # [3, H, B, V, d]
+        bias = F.pad(self.relation_bias.weight, (0, 1), value=-1e9) @ relation  # [H, B V V]: padding is not read
+        mixed = Attention.apply(split, bias.view(*split.shape[1:-1], -1))  # [H, B, V, d]
+        return self.merge(mixed.movedim(-4, -2).flatten(-2))  # [B, V, D]
 
     def send(self, x, op, adj):
         own, down, up = self.message(x).chunk(3, dim=-1)  # [B, V, D] each
-        gate_down, gate_up = (op @ self.gate.sigmoid()).chunk(2, dim=-1)  # [B, V, D] each
-        received = gate_down * (adj.transpose(-1, -2) @ down) + gate_up * (adj @ up)  # [B, V, D]
-        return self.update(F.gelu(own + received))
+        gate_down, gate_up = affine(op, self.gate.sigmoid().mT).chunk(2, dim=-1)  # [B, V, D] each
+        received = own.addcmul(gate_down, adj.mT @ down).addcmul(gate_up, adj @ up)  # [B, V, D]
+        return self.update(F.gelu(received))
 
 
 def average(h: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ Members never mix: each has its own batch, its own loss, its own gradient norm.
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from torch import nn
@@ -15,38 +16,65 @@ from models.batch import Batch
 
 
 class Ensemble(nn.Module):
-    """Stacked copies of `members` (all of one class and shape). Iterate over `params` to train; `member(i)` unstacks one."""
+    """Stacked copies of `members` (all of one class and shape). Iterate over `params` to train; `member(i)` unstacks one.
+
+    A network that says `stacks` is made of `models.layers`, and computes with stacked parameters as it is; torch.func.vmap
+    serves any other, with more overhead.
+    """
 
     def __init__(self, members: list[nn.Module]):
         super().__init__()
-        self.size = len(members)
-        object.__setattr__(self, "skeleton", Call(copy.deepcopy(members[0]).to("meta")))  # forward only; not a child
-        stacked = {name: torch.stack([dict(m.named_parameters())[name].detach() for m in members])
-                   for name, _ in members[0].named_parameters()}
-        self.params = nn.ParameterDict({name.replace(".", "/"): nn.Parameter(value) for name, value in stacked.items()})
+        self.size, self.stacks = len(members), getattr(members[0], "stacks", False)
+        self.call = Call(copy.deepcopy(members[0]))
+        every = [dict(member.named_parameters()) for member in members]
+        for name in every[0]:
+            module, _, last = name.rpartition(".")
+            stacked = torch.stack([parameters[name].detach() for parameters in every])  # [M, ...]
+            setattr(self.call.network.get_submodule(module), last, nn.Parameter(stacked))
+
+    @property
+    def params(self) -> dict[str, nn.Parameter]:
+        """{name: [M, ...]}."""
+        return dict(self.call.network.named_parameters())
 
     def forward(self, inputs: Batch | torch.Tensor, method: str = "forward") -> torch.Tensor:
         """inputs: tensor or fields [M, B, ...] -> what `method` of the network gives, [M, B, ...]."""
-        self.skeleton.train(self.training)
-        params = {f"network.{name.replace('/', '.')}": value for name, value in self.params.items()}
+        if self.stacks:
+            return self.call(inputs, method)
 
         def run(member, x):
-            return functional_call(self.skeleton, member, (x, method))
+            return functional_call(self.call, member, (x, method))
 
+        params = dict(self.call.named_parameters())
+        if self.size == 1:  # without vmap, whose wrapping of every operation takes a third of a small step
+            alone = Batch(*(field.squeeze(0) for field in inputs)) if isinstance(inputs, Batch) else inputs.squeeze(0)
+            return run({name: value.squeeze(0) for name, value in params.items()}, alone).unsqueeze(0)
         return vmap(run, randomness="different")(params, inputs)
 
     def member(self, i: int) -> dict[str, torch.Tensor]:
         """The state dict of member i."""
-        return {name.replace("/", "."): value[i].detach().cpu().clone() for name, value in self.params.items()}
+        return {name: value[i].detach().cpu().clone() for name, value in self.params.items()}
 
-    @torch.no_grad()
-    def clip_gradients(self, limit: float) -> None:
-        """Scale the gradient of each member to a norm of at most `limit`."""
-        grads = [p.grad for p in self.params.values() if p.grad is not None]
-        norm = torch.stack([g.flatten(1).pow(2).sum(1) for g in grads]).sum(0).sqrt()  # [M]
-        scale = (limit / (norm + 1e-6)).clamp(max=1)  # [M]
-        for grad in grads:
-            grad.mul_(scale.view(-1, *[1] * (grad.dim() - 1)))
+
+class Flat:
+    """Stacked parameters as views of one, `value` [M, P], and their gradients as views of its gradient: a step of an
+    optimiser, a norm, a scale are one operation each."""
+
+    def __init__(self, params: list[nn.Parameter]):
+        self.value = nn.Parameter(torch.cat([p.detach().flatten(1) for p in params], dim=1))  # [M, P]
+        self.value.grad = torch.zeros_like(self.value)
+        sizes = [p[0].numel() for p in params]
+        for p, value, grad in zip(params, self.value.data.split(sizes, dim=1), self.value.grad.split(sizes, dim=1)):
+            p.data, p.grad = value.view(p.shape), grad.view(p.shape)
+        warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")  # the views' strides
+
+
+@torch.no_grad()
+def clip_gradients(grads: list[torch.Tensor], limit: float) -> None:
+    """Scale grads [M, ...], all those of an ensemble, so that each member's norm over them is at most `limit`."""
+    norm = torch.stack([grad.norm(dim=1) for grad in grads]).norm(dim=0)  # [M]
+    for grad in grads:
+        grad.mul_((limit / (norm + 1e-6)).clamp(max=1)[:, None])
 
 
 class Call(nn.Module):

@@ -25,7 +25,7 @@ def reference(table: Batch) -> Batch:
 
 
 @torch.no_grad()
-def views(encoder: nn.Module | None, table: Batch, names: tuple[str, ...], chunk: int = 4096) -> list[torch.Tensor]:
+def views(encoder: nn.Module | None, table: Batch, names: tuple[str, ...], chunk: int = 1024) -> list[torch.Tensor]:
     """What the kernel reads of N graphs over the vocabulary `names`: [N, P] each, embedding (if any) and properties."""
     seen = [cell_properties(table, names)]
     if encoder is not None:
@@ -64,21 +64,28 @@ class KernelRidge(nn.Module):
             getattr(kernel, f"scale{i}").copy_(std * spread)
             getattr(kernel, f"points{i}").copy_(kernel.standard(view, i))
         score = stats.norm.ppf((stats.rankdata(label, axis=1) - 0.5) / label.shape[1])  # [S, n]
-        gram = kernel.similarity([getattr(kernel, f"points{i}") for i in range(len(seen))])  # [S, n, n]
-        gram = gram.cpu().double() + NOISE * torch.eye(gram.shape[-1])
-        target = torch.as_tensor(score)[..., None]  # [S, n, 1]
-        kernel.weight.copy_(torch.cholesky_solve(target, torch.linalg.cholesky(gram))[..., 0])
+        for seed, target in enumerate(torch.as_tensor(score)):  # one after another: n x n numbers are many
+            own = [points[seed] for points in kernel.points]  # [n, P] each
+            gram = kernel.similarity(own, own).cpu().double()  # [n, n]
+            gram.diagonal().add_(NOISE)
+            kernel.weight[seed] = torch.cholesky_solve(target[:, None], torch.linalg.cholesky(gram))[:, 0]
         return kernel
 
     def forward(self, seen: list[torch.Tensor]) -> torch.Tensor:
         """seen [B, P] each -> score [S, B], about standard normal."""
         points = [self.standard(view, i).expand(len(self.weight), -1, -1) for i, view in enumerate(seen)]  # [S, B, P]
-        return (self.similarity(points) @ self.weight[..., None])[..., 0]  # [S, B]
+        return (self.similarity(points, self.points) @ self.weight[..., None])[..., 0]  # [S, B]
 
-    def similarity(self, points: list[torch.Tensor]) -> torch.Tensor:
-        """points [S, B, P] each, standardised -> [S, B, n], with the labelled ones."""
-        near = [torch.exp(-torch.cdist(point, getattr(self, f"points{i}")).square() / 2) for i, point in enumerate(points)]
-        return sum(near) / len(near)
+    @property
+    def points(self) -> list[torch.Tensor]:
+        """[S, n, P] each: the labelled cells, standardised."""
+        return [getattr(self, f"points{i}") for i in range(len(self.sizes))]
+
+    @staticmethod
+    def similarity(some: list[torch.Tensor], others: list[torch.Tensor]) -> torch.Tensor:
+        """Standardised points [..., B, P] and [..., n, P] each -> [..., B, n]."""
+        near = (torch.cdist(one, other).square_().div_(-2).exp_() for one, other in zip(some, others))
+        return sum(near) / len(some)
 
     def standard(self, view: torch.Tensor, i: int) -> torch.Tensor:
         return (view - getattr(self, f"mean{i}")) / getattr(self, f"scale{i}")

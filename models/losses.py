@@ -1,4 +1,4 @@
-"""Losses of the predictor, as matrix expressions over all pairs of a batch. Shapes: score [B], label [B] -> scalar."""
+"""Losses of the predictor, as matrix expressions over all pairs of a batch. Score and label [..., B] -> loss [...]."""
 from __future__ import annotations
 
 import torch
@@ -8,7 +8,7 @@ SOFTNESS = 0.3  # of a soft target, in standard deviations of the labels
 
 
 def bpr(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Bayesian personalised ranking (Rendle et al., UAI 2009): mean of -log sigmoid(s_i - s_j) over the pairs with y_i > y_j."""
+    """Bayesian personalised ranking (Rendle et al., UAI 2009): mean of -log sigmoid(s_i - s_j) over the pairs y_i > y_j."""
     return over_pairs(-F.logsigmoid(differences(score)), differences(label) > 0)
 
 
@@ -24,29 +24,29 @@ def bce(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 def soft_bce(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """The same against sigmoid((y_i - y_j) / (SOFTNESS std y)): close labels, which noise may have swapped, pull less."""
-    scale = SOFTNESS * label.std(unbiased=False).clamp(min=1e-8)
+    scale = SOFTNESS * label.std(-1, unbiased=False).clamp(min=1e-8)[..., None, None]
     return pairwise_bce(score, torch.sigmoid(differences(label) / scale))
 
 
 def mse(score: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Mean squared error against the label; `finetune.fit` standardises the labels."""
-    return F.mse_loss(score, label)
+    return (score - label).square().mean(-1)
 
 
 def differences(x: torch.Tensor) -> torch.Tensor:
-    """[B] -> [B, B]: x_i - x_j."""
-    return x[:, None] - x[None, :]
+    """[..., B] -> [..., B, B]: x_i - x_j."""
+    return x[..., :, None] - x[..., None, :]
 
 
 def pairwise_bce(score: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """score [B], target [B, B] in [0, 1] -> mean cross-entropy over the pairs i != j."""
-    off_diagonal = ~torch.eye(score.shape[0], dtype=torch.bool, device=score.device)
+    """score [..., B], target [..., B, B] in [0, 1] -> mean cross-entropy over the pairs i != j."""
+    off_diagonal = ~torch.eye(score.shape[-1], dtype=torch.bool, device=score.device)
     return over_pairs(F.binary_cross_entropy_with_logits(differences(score), target, reduction="none"), off_diagonal)
 
 
 def over_pairs(value: torch.Tensor, pair: torch.Tensor) -> torch.Tensor:
-    """Mean of value [B, B] where pair [B, B] is True; 0 where no pair is."""
-    return torch.where(pair, value, 0.0).sum() / pair.sum().clamp(min=1)
+    """Mean of value [..., B, B] where pair [..., B, B] or [B, B] is True; 0 where no pair is."""
+    return torch.where(pair, value, 0.0).sum((-2, -1)) / pair.sum((-2, -1)).clamp(min=1)
 
 
 LOSSES = {"bpr": bpr, "hinge": hinge, "bce": bce, "soft_bce": soft_bce, "mse": mse}

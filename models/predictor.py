@@ -5,6 +5,11 @@ import torch
 from torch import nn
 
 from models.batch import Batch
+from models.layers import Dropout, LayerNorm, Linear, PReLU
+
+
+class Head(nn.Sequential):
+    stacks = True
 
 
 class Predictor(nn.Module):
@@ -19,15 +24,20 @@ class Predictor(nn.Module):
         super().__init__()
         self.encoder = encoder
         width = encoder.width
-        self.head = nn.Sequential(
-            nn.Linear(encoder.readout_width, width), nn.LayerNorm(width), nn.PReLU(), nn.Dropout(dropout),
-            nn.Linear(width, width), nn.LayerNorm(width), nn.PReLU(), nn.Dropout(dropout),
-            nn.Linear(width, 1), nn.Flatten(0),
+        drop = Dropout if self.stacks else nn.Dropout  # what torch.func.vmap serves cannot draw in place
+        self.head = Head(
+            Linear(encoder.readout_width, width), LayerNorm(width), PReLU(), drop(dropout),
+            Linear(width, width), LayerNorm(width), PReLU(), drop(dropout),
+            Linear(width, 1), nn.Flatten(-2),
         )
         for module in self.head:
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+
+    @property
+    def stacks(self) -> bool:
+        return getattr(self.encoder, "stacks", False)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """-> score [B]."""

@@ -7,17 +7,21 @@
     edges       hide edges, tell which pairs of vertices had one
     contrast    find the second of two views of a cell, each with operations hidden, among other cells and one-edit
                 neighbours (`models.contrast`)
+    graphcl, mvgrl, bgrl, grace, barlow_twins
+                the contrastive tasks of the literature (`models.contrastive`)
 
-What each hides, and its loss, is in `models.tasks`.
+What the others hide, and their losses, is in `models.tasks`.
 """
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from models.batch import Batch
+from models.contrastive import CONTRASTIVE, Viewing
 from models.flow import flow_targets
 from models.properties import property_targets
 from models.signature import signatures
@@ -26,7 +30,8 @@ from models.tasks import Contrast, Edges, Masked, Regressed
 TARGETS = {"flow": lambda table, names: flow_targets(table.ops, table.adj, table.real, len(names)),
            "signature": lambda table, names: signatures(table.ops, table.adj, table.real, names),
            "properties": property_targets}
-TASKS = ("mask", *TARGETS, "edges", "contrast")
+TASKS = ("mask", *TARGETS, "edges", "contrast", *CONTRASTIVE)
+MODEL_TYPES = {"mae": "mask"} | {name: name for name in CONTRASTIVE}  # --model_type: task
 
 
 class Beside(NamedTuple):
@@ -37,7 +42,7 @@ class Beside(NamedTuple):
 
 
 # Whatever hides a part of the cell says little about how the whole cell behaves.
-BESIDE = {"mask": Beside(0.1, 0.25), "edges": Beside(0.1, 0.25), "contrast": Beside(0.1, 0.25)}
+BESIDE = dict.fromkeys(("mask", "edges", "contrast", *CONTRASTIVE), Beside(0.1, 0.25))
 
 
 class Hiding(NamedTuple):
@@ -56,13 +61,15 @@ class Pretext(nn.Module):
     `widths` says how many targets each task of TARGETS has (`target_table`).
     """
 
-    def __init__(self, encoder: nn.Module, tasks: tuple[str, ...], widths: dict[str, int], hiding: Hiding = Hiding()):
+    def __init__(self, encoder: nn.Module, tasks: tuple[str, ...], widths: dict[str, int], hiding: Hiding = Hiding(),
+                 viewing: Viewing = Viewing()):
         super().__init__()
         self.encoder, self.alone = encoder, len(tasks) == 1
         make = {"mask": lambda: Masked(encoder, hiding.mask_ratio, hiding.target),
                 "regressed": lambda: Regressed(encoder, widths),
                 "edges": lambda: Edges(encoder, hiding.edge_ratio),
-                "contrast": lambda: Contrast(encoder, hiding.view_ratio, hiding.temperature)}
+                "contrast": lambda: Contrast(encoder, hiding.view_ratio, hiding.temperature),
+                **{name: partial(task, encoder, viewing) for name, task in CONTRASTIVE.items()}}
         names = dict.fromkeys("regressed" if task in TARGETS else task for task in tasks)
         self.tasks = nn.ModuleDict({name: make[name]() for name in names})
 

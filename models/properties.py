@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from models.batch import MAX_DISTANCE, Batch, relations
+from models.batch import Batch
 from models.flow import extremes, turned
 
 CHANNELS = 64  # C, for what grows with C and not with C^2
@@ -68,7 +68,8 @@ def cell_properties(batch: Batch, names: tuple[str, ...], chunk: int = 16384) ->
     pieces = []
     for rows in torch.arange(batch.graphs, device=batch.ops.device).split(chunk):
         piece = batch.rows(rows)
-        facts = [fact for cell in cells for fact in cell_facts(piece, names, cell).values()]
+        of_vertices = vertex_facts(piece, names)
+        facts = [fact for cell in cells for fact in cell_facts(piece, names, of_vertices, cell).values()]
         pieces.append(torch.stack(facts, dim=-1))  # [n, P]
     return torch.cat(pieces)
 
@@ -101,9 +102,9 @@ def vertex_facts(batch: Batch, names: tuple[str, ...]) -> dict[str, torch.Tensor
     return {name: fact * batch.real for name, fact in facts.items()} | {"live": live}
 
 
-def cell_facts(batch: Batch, names: tuple[str, ...], cell: int = 0) -> dict[str, torch.Tensor]:
-    """{name: float[N]} of the vertices with the mark `cell`."""
-    facts, does, source = vertex_facts(batch, names), lookup(batch, names), sources(batch)
+def cell_facts(batch: Batch, names: tuple[str, ...], facts: dict[str, torch.Tensor], cell: int = 0) -> dict:
+    """{name: float[N]} of the vertices with the mark `cell`; facts: the `vertex_facts`."""
+    does, source = lookup(batch, names), sources(batch)
     mine = (batch.real & (batch.marks == cell)).float()  # [N, V]
     live = facts["live"] * mine
     ends = live * (facts["fan-out"] == 0)  # [N, V]
@@ -159,8 +160,10 @@ def alive(batch: Batch, blocks: torch.Tensor) -> torch.Tensor:
 
 def downstream(adj: torch.Tensor) -> torch.Tensor:
     """adj [N, V, V] -> bool[N, V, V]: True where a path of at least one edge leads from i to j."""
-    code = relations(adj)  # [N, V, V]
-    return (code > 1) & (code <= 1 + MAX_DISTANCE)
+    reaches, length = adj.float(), 1  # [N, V, V]: by at most `length` edges
+    while length < adj.shape[-1] - 1:
+        reaches, length = (reaches + reaches @ reaches).clamp_(max=1), 2 * length
+    return reaches > 0
 
 
 def widths(batch: Batch, divided: torch.Tensor) -> torch.Tensor:

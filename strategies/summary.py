@@ -1,4 +1,5 @@
-"""Finished searches over their seeds: what each strategy found, as mean ± standard deviation.
+"""The curve of a finished search on disk, and searches over their seeds: what each strategy found, as mean ± standard
+deviation.
 
 R runs of N queries; G points of a curve.
 """
@@ -9,7 +10,7 @@ import io
 import json
 import os
 import platform
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
@@ -22,6 +23,8 @@ from figs import search as picture
 from figs.search import Curve
 from spaces import InputError
 from spaces.cache import atomic_write
+from strategies.base import Query
+from strategies.history import best_of
 
 EVERY = 10  # queries between two points of a curve
 COMMON = ("space", "dataset", "protocol", "chosen_by", "oracle", "N", "optimum", "neighbours", "pretrained")  # to all runs
@@ -35,6 +38,11 @@ class Run(NamedTuple):
     test: np.ndarray  # float[N], percent; nan where unknown
     cost: np.ndarray  # float[N], simulated seconds; nan where unknown
 
+    @property
+    def spent(self) -> np.ndarray:
+        """float[n], the cost of the queries that were made: a search may stop at the best there is."""
+        return self.cost[:self.best.get("stopped")]
+
 
 def read_run(folder: Path) -> Run:
     """The search in this folder. InputError where there is no finished one."""
@@ -46,6 +54,34 @@ def read_run(folder: Path) -> Run:
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{folder} holds no finished search ({error}): finish it with search.py --resume") from None
     return Run(best, *map(np.array, columns))
+
+
+def write_curve(path: Path, queries: list[Query], chosen_by: str, N: int) -> None:
+    """CSV, a row a query: the best so far, its test accuracy, the cost so far; what is unknown is empty.
+
+    A search that stopped at the best there is would have stayed there: so do the rows up to N, without a cost.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("query", f"best_{chosen_by}", "test", "cost"))
+    leaders = list(accumulate(queries, lambda leader, query: best_of([leader, query])))
+    costs = np.cumsum([np.nan if query.cost is None else query.cost for query in queries])
+    for query, leader, cost in zip(queries, leaders, costs):
+        writer.writerow((query.query, leader.validation, leader.test, "" if np.isnan(cost) else float(cost)))
+    writer.writerows((query, leaders[-1].validation, leaders[-1].test, "") for query in range(len(queries) + 1, N + 1))
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def notes(results: Sequence[dict]) -> list[str]:
+    """What a reader of these best.json must know."""
+    stopped = sum(result["stopped"] is not None for result in results)
+    failed = sum(result["failed"] or 0 for result in results)
+    lines = []
+    if stopped:
+        lines.append(f"{stopped} of {len(results)} searches stopped once they had queried the table's best (--stop_at_best)")
+    if failed:
+        lines.append(f"{failed} trainings diverged and count as chance level, 10 %")
+    return lines
 
 
 def summarise(runs: Sequence[Run], folder: Path) -> dict:
@@ -62,17 +98,18 @@ def summarise(runs: Sequence[Run], folder: Path) -> dict:
     shown = "test" if all(np.isfinite(run.test).all() for run in runs) else common["chosen_by"]
     result = {
         **common, "shown": shown, "algos": {algo: about(group) for algo, group in by_algo.items()},
+        "notes": notes([run.best for run in runs]),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}",
     }
     runtime.write_json(folder / "summary.json", result)
     over_queries = {algo: curve(group, shown) for algo, group in by_algo.items()}
     write_csv(folder / "summary.csv", over_queries, shown)
     over_cost = {algo: cost_curve(group, shown) for algo, group in by_algo.items()
-                 if all(np.isfinite(run.cost).all() for run in group)}
-    best_there_is = common["optimum"] and common["optimum"]["complete"] and common["optimum"][shown]
+                 if all(np.isfinite(run.spent).all() for run in group)}
+    best_there_is = common["optimum"] and common["optimum"][shown]
     title = f"{common['space']}, {common['dataset']}, protocol {common['protocol']}"
     picture.plot(over_queries, over_cost, folder / "summary.png", title, label_of(shown, common["chosen_by"]),
-                 best_there_is or None)
+                 best_there_is)
     print_summary(result, folder)
     return result
 
@@ -100,10 +137,14 @@ def curve(runs: list[Run], shown: str) -> Curve:
 
 
 def cost_curve(runs: list[Run], shown: str) -> Curve:
-    """The same against the simulated training time in days, over the times at which all runs have a best and go on."""
-    start, end = max(run.cost[0] for run in runs), min(run.cost[-1] for run in runs)
+    """The same against the simulated training time in days, over the times at which all runs have a best and go on.
+
+    A run that stopped at the best there is goes on with it for ever; where all have, the last of them ends the curve.
+    """
+    start, ends = max(run.cost[0] for run in runs), [run.spent[-1] for run in runs if run.best.get("stopped") is None]
+    end = min(ends) if ends else max(run.spent[-1] for run in runs)
     seconds = np.linspace(start, end, 100)  # [G]
-    value = np.stack([(run.test if shown == "test" else run.value)[np.searchsorted(run.cost, seconds, side="right") - 1]
+    value = np.stack([(run.test if shown == "test" else run.value)[np.searchsorted(run.spent, seconds, side="right") - 1]
                       for run in runs])  # [R, G]
     return spread(seconds / 86400, value)
 
@@ -144,6 +185,7 @@ def print_summary(result: dict, folder: Path) -> None:
     if near := result["neighbours"]:
         lines.append(f"the table covers part of the space: {near['covered']:.1f} of an architecture's {near['all']:.1f} "
                      "neighbours, on average")
+    lines += result["notes"]
     lines.append(f"written: {folder}/summary.json, summary.csv, summary.png")
     runtime.output.print("\n".join(lines))
 

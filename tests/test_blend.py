@@ -20,6 +20,7 @@ TINY = {"width": 16, "layers": 1, "heads": 2, "epochs": 3, "members": 2}
 RECIPE = finetune.Recipe(**TINY)
 SEEDS = [0, 1]
 TABLE, ROWS, LABEL, TRUTH = toy()
+EXAMPLES = finetune.Examples(TABLE, ROWS, LABEL, SEEDS)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def checkpoint(request, last) -> dict | None:
 @pytest.fixture(scope="module")
 def blend(checkpoint) -> Blend:
     """Of the ensemble and the kernel, in equal shares."""
-    return finetune.fit_blend(RECIPE, 0.5, SPACE.ops, checkpoint, TABLE, ROWS, LABEL, SEEDS)
+    return finetune.fit_blend(RECIPE, 0.5, SPACE.ops, checkpoint, EXAMPLES)
 
 
 def at(blend: Blend, share: float) -> np.ndarray:
@@ -67,7 +68,7 @@ def test_a_score_is_the_share_of_both(blend, share):
 
 def test_without_a_share_there_is_no_kernel(checkpoint, blend):
     """The ensemble is the same one, and it alone ranks."""
-    alone = finetune.fit_blend(RECIPE, 0.0, SPACE.ops, checkpoint, TABLE, ROWS, LABEL, SEEDS)
+    alone = finetune.fit_blend(RECIPE, 0.0, SPACE.ops, checkpoint, EXAMPLES)
     assert alone.kernel is None
     assert finetune.score_blend(alone, TABLE) == pytest.approx(both(blend)[0], abs=1e-5)
 
@@ -102,7 +103,7 @@ def test_labels_of_one_seed_do_not_reach_another(checkpoint):
     other = LABEL.copy()
     other[1] = LABEL[1, ::-1]
     recipe = dataclasses.replace(RECIPE, dropout=0.0)
-    blends = (finetune.fit_blend(recipe, 0.5, SPACE.ops, checkpoint, TABLE, ROWS, label, SEEDS) for label in (LABEL, other))
+    blends = (finetune.fit_blend(recipe, 0.5, SPACE.ops, checkpoint, EXAMPLES._replace(label=label)) for label in (LABEL, other))
     before, after = (finetune.score_blend(blend, TABLE) for blend in blends)  # [S, N] each
     assert before[0] == pytest.approx(after[0], abs=1e-5) and np.abs(before[1] - after[1]).max() > 0.1
 
@@ -121,9 +122,10 @@ def test_scoring_in_chunks_and_of_some_rows(blend):
 def test_a_stored_predictor_scores_as_the_one_in_memory(tmp_path, checkpoint, share, capsys):
     """Loaded, and by --score, which takes the mean over the seeds."""
     config = finetune.Config(**TINY, kernel_share=share)
-    blend = finetune.fit_blend(config, share, SPACE.ops, checkpoint, TABLE, ROWS, LABEL, SEEDS)
+    blend = finetune.fit_blend(config, share, SPACE.ops, checkpoint, EXAMPLES)
     path, text = tmp_path / "predictor.pt", tmp_path / "cells.txt"
-    finetune.save_predictor(path, config, SPACE, blend, checkpoint)
+    finetune.save_predictor(path, blend, checkpoint, space=SPACE.name, cell_marks=True, ops=list(SPACE.ops),
+                            encoder=finetune.encoder_of(config, checkpoint))
     scores = finetune.score_blend(blend, TABLE)  # [S, N]
     loaded = finetune.load_predictor(str(path))[1]
     assert np.array_equal(finetune.score_blend(loaded, TABLE), scores)
@@ -170,7 +172,7 @@ def movement(checkpoint: dict | None, gentle_below: int, **settings) -> float:
     recipe = dataclasses.replace(RECIPE, dropout=0.0, gentle_below=gentle_below, **settings)
     predictors = finetune.new_predictors(recipe, len(SPACE.ops), checkpoint, [0])
     before = predictors[0].encoder.state_dict()
-    after = finetune.fit(recipe, predictors, TABLE, ROWS[:1], LABEL[:1], [0]).member(0)
+    after = finetune.fit(recipe, predictors, finetune.Examples(TABLE, ROWS[:1], LABEL[:1], [0])).member(0)
     return sum((after[f"encoder.{name}"] - value).abs().sum().item() for name, value in before.items())
 
 

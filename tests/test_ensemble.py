@@ -10,7 +10,7 @@ import spaces
 from models import ENCODERS, build_encoder
 from models.batch import Batch
 from models.child_tuning import ChildTuning
-from models.ensemble import Ensemble
+from models.ensemble import Ensemble, Flat, clip_gradients
 from models.losses import LOSSES
 from models.predictor import Predictor
 
@@ -45,8 +45,9 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("method", ["forward", "embed"])
-def test_an_ensemble_is_its_members_one_by_one(name, method, batches):
-    predictors = members(3, name)
+@pytest.mark.parametrize("count", [1, 3])  # one alone takes another path
+def test_an_ensemble_is_its_members_one_by_one(name, method, count, batches):
+    predictors, batches = members(count, name), batches[:count]
     together = Ensemble(predictors).eval()(stack(batches), method=method)  # [M, B, ...]
     for output, predictor, batch in zip(together, predictors, batches, strict=True):
         assert close(output, getattr(predictor.eval(), method)(batch))
@@ -91,7 +92,7 @@ def test_gradients_are_those_of_the_members_alone(batches):
     for i, (predictor, batch) in enumerate(zip(predictors, batches)):
         (predictor(batch) ** 2).sum().backward()
         for name, p in predictor.named_parameters():
-            assert close(ensemble.params[name.replace(".", "/")].grad[i], p.grad), name
+            assert close(ensemble.params[name].grad[i], p.grad), name
 
 
 def test_dropout_is_drawn_per_member_and_in_training_only(batches):
@@ -102,29 +103,47 @@ def test_dropout_is_drawn_per_member_and_in_training_only(batches):
     assert torch.equal(first, second)
 
 
-def test_each_member_is_clipped_alone(batches):
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_head_drops_entries_whatever_the_encoder(name, batches):
+    predictors = members(2, name)
+    twins = Ensemble([Predictor(predictors[0].encoder, dropout=0.5)] * 2).train()
+    first, second = twins(batches[0].expand(2))
+    assert not close(first, second)
+
+
+def test_each_member_is_clipped_alone():
     """Two members with large gradients and one with a small one, which stays as it is."""
-    ensemble, scales = Ensemble(members(3)), torch.tensor([1e3, 1e-3, 30.0])
-    (ensemble(stack(batches)).sum(1) * scales).sum().backward()
-    before = {name: p.grad.clone() for name, p in ensemble.params.items()}
-    ensemble.clip_gradients(5.0)
-    after = {name: p.grad for name, p in ensemble.params.items()}
-    norms = [torch.cat([grad[i].flatten() for grad in before.values()]).norm().item() for i in range(3)]
+    before = [torch.randn(3, size) * torch.tensor([1e3, 1e-3, 30.0])[:, None] for size in (7, 40)]
+    after = [grad.clone() for grad in before]
+    clip_gradients(after, 5.0)
+    norms = torch.cat(before, dim=1).norm(dim=1)  # [M]
     assert norms[0] > 5 and norms[1] < 5 < norms[2], "the case that this test is about"
     for i in range(3):
-        alone = [torch.nn.Parameter(grad[i]) for grad in before.values()]
+        alone = [torch.nn.Parameter(grad[i].clone()) for grad in before]
         for p in alone:
             p.grad = p.detach().clone()
         clip_grad_norm_(alone, 5.0)
-        assert all(close(grad[i], p.grad) for grad, p in zip(after.values(), alone))
-    assert all(torch.equal(after[name][1], before[name][1]) for name in before)
+        assert all(close(grad[i], p.grad) for grad, p in zip(after, alone))
+    assert all(torch.equal(one[1], other[1]) for one, other in zip(before, after))
+
+
+def test_parameters_and_gradients_of_a_flat_are_those_of_the_ensemble(batches):
+    ensemble, other = Ensemble(members(3)), Ensemble(members(3))
+    flat = Flat(list(ensemble.params.values()))
+    for each in (ensemble, other):
+        (each(stack(batches)) ** 2).sum().backward()
+    assert close(flat.value, torch.cat([p.flatten(1) for p in other.params.values()], dim=1))
+    assert close(flat.value.grad, torch.cat([p.grad.flatten(1) for p in other.params.values()], dim=1))
+    with torch.no_grad():
+        flat.value.zero_()
+    assert not any(p.any() for p in ensemble.params.values())
 
 
 # Child-Tuning ---------------------------------------------------------------------------------------------------------
 
 def encoder_gradients(ensemble: Ensemble) -> torch.Tensor:
     """[M, E]: all entries of the encoders' gradients."""
-    return torch.cat([p.grad.flatten(1) for name, p in ensemble.params.items() if name.startswith("encoder/")], dim=1)
+    return torch.cat([p.grad.flatten(1) for name, p in ensemble.params.items() if name.startswith("encoder.")], dim=1)
 
 
 def ones(ensemble: Ensemble) -> None:
@@ -136,7 +155,7 @@ def masked(child: ChildTuning, ensemble: Ensemble) -> torch.Tensor:
     """[M, E]: what is left of a gradient of ones."""
     ones(ensemble)
     child.mask(ensemble)
-    assert all((p.grad == 1).all() for name, p in ensemble.params.items() if name.startswith("head/"))
+    assert all((p.grad == 1).all() for name, p in ensemble.params.items() if name.startswith("head."))
     return encoder_gradients(ensemble)
 
 
@@ -146,7 +165,7 @@ def linear_losses(ensemble: Ensemble, count: int, generator: torch.Generator) ->
     for _ in range(count):
         factors = {name: torch.randn(p.shape, generator=generator) for name, p in ensemble.params.items()}
         losses.append(lambda factors=factors: sum((ensemble.params[name] * f).sum() for name, f in factors.items()))
-        gradients.append(torch.cat([f.flatten(1) for name, f in factors.items() if name.startswith("encoder/")], dim=1))
+        gradients.append(torch.cat([f.flatten(1) for name, f in factors.items() if name.startswith("encoder.")], dim=1))
     return losses, gradients
 
 
@@ -216,7 +235,7 @@ def fit(label: np.ndarray, **settings) -> tuple[list[dict], list[dict]]:
     """The weights of two members before and after."""
     predictors = finetune.new_predictors(recipe(**settings), len(SPACE.ops), None, [0, 1])
     rows = np.tile(np.arange(label.shape[1]), (2, 1))  # [M, n]
-    ensemble = finetune.fit(recipe(**settings), predictors, TABLE, rows, label, list(range(len(rows))))
+    ensemble = finetune.fit(recipe(**settings), predictors, finetune.Examples(TABLE, rows, label, [0, 1]))
     return [Ensemble(predictors).member(i) for i in range(2)], [ensemble.member(i) for i in range(2)]
 
 
@@ -248,11 +267,27 @@ def test_child_tuning_d_moves_its_share_of_the_encoder_and_the_whole_head():
         assert all(entries.any() for name, entries in moved.items() if name.startswith("head."))
 
 
+def test_gradients_are_clipped_at_every_step(monkeypatch):
+    """No step of AdamW shows the size of a gradient, so what it sees is looked at."""
+    seen, step = [], torch.optim.AdamW.step
+
+    def look(self):
+        grads = torch.cat([group["params"][0].grad for group in self.param_groups], dim=1)  # [M, P]
+        seen.append(grads.norm(dim=1))
+        return step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", look)
+    monkeypatch.setitem(LOSSES, "mse", lambda score, label: 1e4 * (score - label).square().mean(-1))
+    fit(LABEL, loss="mse")
+    assert len(seen) == finetune.steps(recipe(), 32) and torch.allclose(torch.stack(seen), torch.tensor(5.0), rtol=1e-3)
+
+
 @pytest.mark.parametrize("n, batch_size", [(32, 0), (32, 10), (7, 3), (5, 100), (9, 1)])
 def test_every_step_is_reported(n, batch_size):
     calls, settings = [], recipe(finetune_batch_size=batch_size, epochs=3)
     predictors = finetune.new_predictors(settings, len(SPACE.ops), None, [0])
-    finetune.fit(settings, predictors, TABLE, np.arange(n)[None], LABEL[:1, :n], [0], lambda: calls.append(1))
+    examples = finetune.Examples(TABLE, np.arange(n)[None], LABEL[:1, :n], [0])
+    finetune.fit(settings, predictors, examples, lambda: calls.append(1))
     assert len(calls) == finetune.steps(settings, n) > 0
 
 

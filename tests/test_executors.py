@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import ROOT
-from executors import Settings, open_executor
+from executors import Settings, compute, open_executor
 from spaces import InputError
 
 
@@ -39,6 +39,13 @@ def test_every_task_comes_back_with_its_result(jobs):
 def test_what_a_task_raises_is_raised_here(jobs):
     with pytest.raises(InputError, match="^not 5$"):
         mapped(refuse, [5], jobs=jobs)
+
+
+def test_without_a_terminal_a_line_a_task_says_how_long_the_rest_takes(capsys):
+    compute(Settings(), square, [1, 2], "task {}".format)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("task 1: done; 1 of 2 in ") and lines[1].startswith("task 2: done; 2 of 2 in ")
+    assert lines[1].endswith("about 0 s left")
 
 
 def test_a_process_that_dies_is_named():

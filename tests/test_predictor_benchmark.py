@@ -83,7 +83,7 @@ def test_the_numbers_are_those_of_the_scores(tmp_path, labels, seen):
         assert of_size["tau"]["seeds"] == pytest.approx(tau, abs=1e-3)  # the file has four digits
         assert of_size["tau"]["mean"] == pytest.approx(np.mean(tau), abs=1e-3)
         assert of_size["tau"]["std"] == pytest.approx(np.std(tau, ddof=1), abs=1e-3)
-        assert (of_size["n_ranked"], of_size["n_seeds"]) == (N - n, 3) and of_size["seconds"].keys() == {"fit", "score"}
+        assert (of_size["n_ranked"], of_size["seeds"]) == (N - n, [0, 1, 2]) and of_size["seconds"].keys() == {"fit", "score"}
 
 
 def test_every_method_gets_the_same_labels(tmp_path, labels, seen):
@@ -163,22 +163,59 @@ def test_what_is_finished_is_not_done_again(tmp_path, labels, seen):
     assert {d["minus"] for d in second["differences"]} == {"seen_too"}
 
 
-def test_an_interrupted_run_goes_on_where_it_was(tmp_path, labels, seen, monkeypatch):
-    def fail(task, checkpoint):
-        raise KeyboardInterrupt
+def test_further_seeds_are_added_and_the_table_shows_those_asked_for(tmp_path, labels, seen, capsys):
+    whole = run(tmp_path / "whole", labels, "seen,xgboost", "20", "--seeds", "0-3")
+    run(tmp_path, labels, "seen,xgboost", "20", "--seeds", "2,3")
+    seen.clear()
+    report = run(tmp_path, labels, "seen,xgboost", "20", "--seeds", "0-3")
+    assert [task.seeds for task in seen] == [[0, 1]] and record(report, "seen", 20)["seeds"] == [2, 3, 0, 1]
+    assert report["differences"] == whole["differences"]
+    capsys.readouterr()
+    again = run(tmp_path, labels, "seen,xgboost", "20", "--seeds", "3")
+    tau = dict(zip(record(again, "xgboost", 20)["seeds"], record(again, "xgboost", 20)["tau"]["seeds"]))
+    assert f"{tau[3]:.4f}" in capsys.readouterr().out and again["records"] == report["records"]
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path, labels, seen, monkeypatch):
+    """With two seeds in a piece: the first piece was finished, the second one not."""
+    class Stop(Exception):
+        pass
+
+    def fail(task, checkpoint):
+        if 2 in task.seeds:
+            raise Stop
+        return METHODS["seen"].fit(task, checkpoint)
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setitem(METHODS, "seen_too", Method(fail))
-        run(tmp_path, labels, "seen,seen_too", "20")
-    run(tmp_path, labels, "seen,seen_too", "20")
-    assert len(seen) == 2
+        run(tmp_path, labels, "seen_too", "20", "--together", "2")
+    report = run(tmp_path, labels, "seen_too", "20", "--together", "2")
+    assert [task.seeds for task in seen] == [[0, 1], [2]] and record(report, "seen_too", 20)["seeds"] == [0, 1, 2]
+
+
+def test_a_record_of_before_is_read(tmp_path, labels, seen):
+    """Its seeds stood among the settings, once for all records."""
+    report = run(tmp_path, labels, "seen", "20")
+    old = json.loads((tmp_path / "out.json").read_text())
+    old["settings"]["seeds"] = "0-2"
+    old["records"] = [{name: value for name, value in r.items() if name != "seeds"} | {"n_seeds": 3} for r in old["records"]]
+    (tmp_path / "out.json").write_text(json.dumps(old))
+    assert run(tmp_path, labels, "seen", "20") == report and len(seen) == 1
+
+
+def test_two_processes_find_what_one_finds(tmp_path, labels):
+    flags = ("xgboost", "20,30", "--seeds", "0,1", "--together", "1")
+    one, two = run(tmp_path / "one", labels, *flags), run(tmp_path / "two", labels, *flags, "--jobs", "2")
+    for n in (20, 30):
+        tau = [dict(zip(r["seeds"], r["tau"]["seeds"])) for r in (record(one, "xgboost", n), record(two, "xgboost", n))]
+        assert tau[0] == tau[1] and tau[0].keys() == {0, 1}
 
 
 def test_a_record_of_other_settings_is_not_touched(tmp_path, labels, seen):
     run(tmp_path, labels, "seen", "20")
     before = (tmp_path / "out.json").read_bytes()
-    message = refused(tmp_path, labels, "--seeds", "0,1", "--eval_cells", "50")
-    assert "seeds" in message and "eval_cells" in message and (tmp_path / "out.json").read_bytes() == before
+    message = refused(tmp_path, labels, "--pretrain_steps", "9", "--eval_cells", "50")
+    assert "pretrain_steps" in message and "eval_cells" in message and (tmp_path / "out.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3}'])

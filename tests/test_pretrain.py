@@ -83,7 +83,8 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.parametrize("flags", [
-    (), DROPOUT, (*DROPOUT, "--base_model", "gat"), (*DROPOUT, "--tasks", ",".join(TASKS))], ids=" ".join)
+    (), DROPOUT, (*DROPOUT, "--base_model", "gat"), (*DROPOUT, "--tasks", ",".join(TASKS)),
+    (*DROPOUT, "--model_type", "bgrl")], ids=" ".join)
 @pytest.mark.parametrize("step", [0, 1, 7, 19])
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, kill, whole, flags, step):
     kill(step, tmp_path, *flags)
@@ -238,7 +239,8 @@ def test_the_architectures_may_come_from_a_file(tmp_path):
 
 def test_the_checkpoint_is_what_fine_tuning_reads(whole):
     content = runtime.load_encoder(str(whole() / "last.pt"), SPACE)
-    assert content["encoder"] == {"base_model": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.2}
+    assert content["encoder"] == {"base_model": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.2,
+                                  "direction": True}
 
 
 # Errors ---------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,10 @@ def graph(ops: list[int], edges) -> Batch:
     return Batch.of(Graphs.from_numpy(np.array([ops]), adj))
 
 
+def facts_of_cell(batch: Batch, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    return cell_facts(batch, names, vertex_facts(batch, names))
+
+
 def log(*values: float) -> list[float]:
     return pytest.approx([float(np.log(max(value, SMALLEST))) for value in values], abs=1e-5)
 
@@ -55,7 +59,7 @@ def test_shape_around_vertices(by_hand):
 
 
 def test_facts_of_a_cell(by_hand):
-    facts = {name: fact.item() for name, fact in cell_facts(by_hand, CELL.ops).items()}
+    facts = {name: fact.item() for name, fact in facts_of_cell(by_hand, CELL.ops).items()}
     costly = ("log parameters", "log spatial parameters", "log pointwise parameters", "log projections", "log work", "log width")
     assert [facts[name] for name in costly] == log(4.5, 2.25, 0.25, 2, 4.5 + 9 / 2 / 64, 0.5)
     assert (facts["vertices"], facts["edges"], facts["most vertices"], facts["least vertices"]) == (5, 6, 4, 2)
@@ -65,14 +69,14 @@ def test_facts_of_a_cell(by_hand):
 
 
 def test_a_cell_without_an_inner_vertex_is_one_projection():
-    facts = {name: fact.item() for name, fact in cell_facts(graph([0, 4], [(0, 1)]), CELL.ops).items()}
+    facts = {name: fact.item() for name, fact in facts_of_cell(graph([0, 4], [(0, 1)]), CELL.ops).items()}
     assert facts["log parameters"] == facts["log projections"] == facts["log width"] == 0 and facts["input feeds output"] == 1
 
 
 def test_what_only_none_leads_to_is_dead_but_has_parameters():
     """0 -3x3-> 1 -none-> 3, 0 -1x1-> 3: of the convolutions only the second is on a path."""
     batch = Batch.of(DIGITS.encode([(3, 0, 0, 2, 0, 0), (0, 0, 0, 0, 0, 0)]))
-    facts = {name: fact.tolist() for name, fact in cell_facts(batch, DIGITS.ops).items()}
+    facts = {name: fact.tolist() for name, fact in facts_of_cell(batch, DIGITS.ops).items()}
     assert facts["log parameters"] == log(10, 0) and facts["log parameters alive"] == log(1, 0)
     assert facts["vertices"] == [3, 0] and facts["edges"] == [2, 0] and facts["most convolutions"] == [1, 0]
     assert facts["most reach"] == [0, 0] and facts["number of nor_conv_3x3"] == [0, 0]
@@ -85,7 +89,7 @@ def test_a_darts_cell_has_facts_of_both_its_cells():
             "skip_connect~0+skip_connect~1|skip_connect~0+skip_connect~1")
     flat = "|".join(["skip_connect~0+skip_connect~1"] * 4)
     both, swapped = cell_properties(Batch.of(space.encode_keys([f"{deep}//{flat}", f"{flat}//{deep}"])), space.ops)
-    names = list(cell_facts(Batch.of(space.encode_keys([f"{deep}//{flat}"])), space.ops))
+    names = list(facts_of_cell(Batch.of(space.encode_keys([f"{deep}//{flat}"])), space.ops))
     normal, reduction = (dict(zip(names, half.tolist())) for half in both.chunk(2))
     assert normal["most reach"] == 16 and normal["most convolutions"] == 4 and normal["least convolutions"] == 0
     assert normal["log parameters"] == pytest.approx(np.log(3 * (2 + 50 / 64)), abs=1e-5)

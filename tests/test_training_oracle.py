@@ -15,6 +15,7 @@ from conftest import ROOT
 from executors import InProcess
 from spaces import InputError, darts, get
 from spaces.oracles import Budget
+from strategies.summary import notes
 from test_train import SMALL, Killed, pictures, write
 from training import Training
 from training_oracle import TrainingOracle, name_of, open_training, parse_budget
@@ -106,6 +107,32 @@ def test_what_was_trained_before_a_fault_is_recorded(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         TrainingOracle(space, {}, 0, tmp_path).prepare(archs)
     assert len((tmp_path / "trainings.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_training_that_diverges_is_recorded_at_chance_level_and_the_search_goes_on(tmp_path, poisoned, monkeypatch):
+    flags = ["--search_space", "darts", "--search_algo", "random", "--oracle", "train", "--data", str(poisoned), "--budget", FEW,
+             "--outdir", str(tmp_path / "s"), *"--N 3 --N0 2 --no-pictures --device cpu --threads 1".split()]
+    gradient, epochs = Training.gradient, [0]
+
+    def diverging(self, *batch):
+        epochs[0] += self.step == 0
+        gradient(self, *batch)
+        if epochs[0] == 2:  # the second cell
+            self.sums += float("nan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "gradient", diverging)
+        best = search.main(flags)
+    failed = [json.loads(line) for line in (tmp_path / "s" / "trainings.jsonl").read_text().splitlines()][1]
+    assert failed["validation"] == 10 and "diverged in epoch 1" in failed["failed"] and failed["device"] == "cpu"
+    assert best["failed"] == 1 and notes([best]) == ["1 trainings diverged and count as chance level, 10 %"]
+    history = (tmp_path / "s" / "history.jsonl").read_bytes()
+    assert not list((tmp_path / "s").rglob("last.pt")) and history.count(b"\n") == 3
+    (tmp_path / "s" / "best.json").unlink()
+    monkeypatch.setattr(train, "evaluate", None)  # nothing is trained again
+    os.truncate(tmp_path / "s" / "history.jsonl", len(history) // 2)
+    assert search.main([*flags, "--resume"])["failed"] == 1
+    assert (tmp_path / "s" / "history.jsonl").read_bytes() == history
 
 
 def test_progress_moves_with_each_training(tmp_path, monkeypatch):

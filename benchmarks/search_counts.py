@@ -1,0 +1,101 @@
+"""What benchmarks/search.py counts over finished searches.
+
+R runs of one strategy, S seeds that two strategies share. A run that has not queried the table's optimum when it ends is
+censored there: its first hit comes later than that.
+"""
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+from models.metrics import paired_interval
+from strategies import TWINS
+from strategies.summary import Run, curve, mean_std
+
+LOCAL_SEARCH = "ls"  # the strongest reference without a predictor
+PAIRS = [*TWINS.items(), *((ours, LOCAL_SEARCH) for ours, twin in TWINS.items() if twin != LOCAL_SEARCH)]
+
+
+def first_hit(run: Run, best: float | None) -> float:
+    """The query that hits the optimum; infinite where none does, or where the optimum is unknown (None)."""
+    return float(np.argmax(run.value >= best) + 1) if best is not None and run.value[-1] >= best else np.inf
+
+
+def accuracy(run: Run, which: str, within: int) -> float:
+    """Of the best among the first `within` queries, percent: the accuracy that chose it, or its test accuracy."""
+    return float((run.test if which == "test" else run.value)[within - 1])
+
+
+def describe(runs: list[Run], best: float | None, within: int) -> dict:
+    """One strategy's runs: share and median of the hits (None without an optimum), accuracy and test at `within`, seconds.
+
+    A median beyond the shortest run is None: nobody has seen it. seconds {"fit", "score", "query", "all"} are means over the
+    runs, for `asked` queries.
+    """
+    horizon = min(len(run.value) for run in runs)
+    hits = np.array([first_hit(run, best) for run in runs])  # [R]
+    median = float(np.median(hits))
+    mean, std = mean_std([accuracy(run, "chosen", within) for run in runs])
+    test = mean_std([accuracy(run, "test", within) for run in runs])
+    times = [run.best["seconds"] for run in runs if "seconds" in run.best]
+    return {
+        "n": len(runs), "seeds": [run.best["seed"] for run in runs],
+        "share": None if best is None else float(np.mean(hits <= within)),
+        "median": median if median <= horizon else None, "horizon": horizon, "mean": mean, "std": std,
+        "test": test if np.isfinite(test[0]) else None,
+        "stopped": sum(run.best.get("stopped") is not None for run in runs),
+        "asked": float(np.mean([run.best.get("stopped") or len(run.value) for run in runs])),
+        "seconds": {name: round(float(np.mean([t[name] for t in times])), 3) for name in times[0]} if times else None}
+
+
+def differences(runs: dict[str, list[Run]], best: float | None, within: int, shown: str) -> list[dict]:
+    """Each of ours against its twin and against local search, over the seeds that both have."""
+    pairs = []
+    for ours, other in PAIRS:
+        mine, theirs = ({run.best["seed"]: run for run in runs.get(algo, [])} for algo in (ours, other))
+        shared = [(mine[seed], theirs[seed]) for seed in mine if seed in theirs]
+        if shared:
+            pairs.append({"ours": ours, "other": other, "n": len(shared)} | compare(shared, best, within, shown))
+    return pairs
+
+
+def compare(shared: list[tuple[Run, Run]], best: float | None, within: int, shown: str) -> dict:
+    """The gains of the first of each pair; positive = better.
+
+    accuracy  points of the best so far at `within` queries: the regret that is saved
+    share     of runs at the optimum within `within` queries
+    hit       queries that the first hit comes sooner; one later than `until`, the end of the shortest run, counts as `until`
+    """
+    until = min(len(run.value) for pair in shared for run in pair)
+
+    def gain(of: Callable[[Run], float]) -> dict:
+        return interval(np.array([of(ours) - of(other) for ours, other in shared]))
+
+    known = best is not None
+    return {"accuracy": gain(lambda run: accuracy(run, shown, within)),
+            "share": gain(lambda run: float(first_hit(run, best) <= within)) if known else None,
+            "hit": gain(lambda run: -min(first_hit(run, best), until)) if known else None, "until": until}
+
+
+def interval(gain: np.ndarray) -> dict:
+    """gain [S] -> its mean, 95 % bootstrap interval and verdict; the latter None of a single one."""
+    low, high = paired_interval(gain)
+    verdict = None if low is None else "ahead" if low > 0 else "behind" if high < 0 else "tie"
+    return {"mean": float(gain.mean()), "low": low, "high": high, "verdict": verdict}
+
+
+def cut(run: Run, end: int) -> Run:
+    """The run as it stood after `end` queries."""
+    stopped = run.best.get("stopped")
+    best = run.best | {"stopped": stopped if stopped is not None and stopped <= end else None}
+    return Run(best, run.value[:end], run.test[:end], run.cost[:end])
+
+
+def points(runs: list[Run]) -> dict:
+    """One strategy's curves up to the end of its shortest run: mean and std over the runs every ten queries, of the accuracy
+    that chooses and of test; the latter None where unknown."""
+    runs = [cut(run, min(len(run.value) for run in runs)) for run in runs]
+    chosen, test = (curve(runs, which) for which in ("chosen", "test"))
+    return {"query": chosen.x.tolist(), "mean": chosen.mean.tolist(), "std": chosen.std.tolist(),
+            "test": {"mean": test.mean.tolist(), "std": test.std.tolist()} if np.isfinite(test.mean).all() else None}
