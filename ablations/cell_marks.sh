@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# What it is worth to mark the vertices of a DARTS cell as normal or reduction. Without marks the two could be swapped.
+#
+#   LABELS=nasbench301_yahpo.onnx bash ablations/cell_marks.sh       the YAHPO surrogate; -h lists the settings
+
+source "$(dirname "$0")/common.sh"
+ours301 100,500
+ablation "Marks of the two cells of NAS-Bench-301 (our encoder)" <<'GRID'
+setting                | paper | pretrain.py     | finetune.py
+marked                 |       |                 |
+unmarked               |       | --no-cell_marks | --no-cell_marks
+marked, from scratch   |       | -               |
+unmarked, from scratch |       | -               | --no-cell_marks
+GRID

@@ -1,0 +1,50 @@
+"""The label table that an ablation reads: so many cells of a larger table, or of what a surrogate labels."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import gen_json_301
+from ablations.grid import Grid
+from ablations.jobs import content, digest
+from finetune import Config
+from spaces import InputError, get, labels as label_tables
+from spaces.cache import atomic_write
+
+
+def table(grid: Grid, config: Config, out: Path) -> str:
+    """What finetune.py gets as --labels: grid.labels itself, or a file in the folder `out` made once.
+
+    From a larger table, grid.cells of the cells with a validation accuracy are drawn uniformly and for all alike; other
+    cells are left out. A surrogate (.onnx, or a folder) labels as many cells of its own drawing.
+    """
+    source = Path(grid.labels).expanduser()
+    origin = digest([content(grid.labels), config.space, config.dataset, config.run])
+    made = out / f"{origin}_{grid.cells}.jsonl"
+    if source.suffix == ".onnx" or source.is_dir():
+        if not grid.cells:
+            raise InputError(f"grid {grid.name}: a surrogate labels any number of cells: give more than 0")
+        gen_json_301.main(["--n", str(grid.cells), "--out", str(made), "--oracle", str(source)])
+        return str(made)
+    if not grid.cells:
+        return grid.labels
+    if made.exists():
+        return str(made)
+    space = get(config.space, config.cell_marks)
+    known = label_tables.read(grid.labels, space, config.dataset, config.run)
+    labelled = np.flatnonzero(~np.isnan(known.val))  # [L]
+    by_key = labelled[np.argsort([known.keys[row] for row in labelled])]  # [L]: whatever the order of the file
+    chosen = np.sort(np.random.default_rng(0).permutation(by_key)[:grid.cells])
+    write(made, known.select(chosen))
+    return str(made)
+
+
+def write(path: Path, known: label_tables.Labels) -> None:
+    """As JSON lines with percent."""
+    rows = [{"header": {"oracle": known.name}}]
+    for key, val, test in zip(known.keys, known.val.tolist(), known.test.tolist()):
+        rows.append({"arch": key, "val_accuracy": val, "test_accuracy": None if np.isnan(test) else test})
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    atomic_write(path, lambda file: file.write(text.encode()))

@@ -1,0 +1,128 @@
+"""Run the grids of one or more ablations; each ends with a table, a JSON record and a picture.
+
+    bash ablations/masking_ratio.sh                               what a researcher calls: it writes a grid and runs this
+    PRINT=1 bash ablations/masking_ratio.sh > my.grid             the grid as text (ablations/grid.py), to change by hand
+    python -m ablations.run --grids my.grid --out runs/ablations --seeds 0-4 --jobs 2
+
+What is done is not repeated, and a killed run goes on where it stopped: a pre-training at its last checkpoint. A setting
+that several grids share is computed once. A setting that fails (a loss that diverges) is named at the end, and its grid
+has no table; the others have theirs.
+"""
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+import executors
+import finetune
+import runtime
+from ablations import grid as grids, labels, report
+from ablations.grid import Grid, Setting
+from ablations.jobs import Job, Run, chains, work
+from figs import ablation as picture
+from runtime import setting
+from spaces import InputError
+
+
+@dataclass
+class Config:
+    grids: str = setting("-", "text file with the grids; - = standard input")
+    out: str = setting("runs/ablations", "folder of the runs")
+    figs: str = setting("figs", "folder of the pictures, ABLATION_NAME.png")
+    results: str = setting("results", "folder of the records, ablation_NAME.json")
+    scale: str = setting("", "what the budget is called, for the record")
+    seeds: str = setting("0-4", "fine-tuning seeds, like 0,1,2 or 0-9; a setting is pre-trained once")
+    jobs: int = setting(1, "settings at a time, each in a process of its own", within=(1, 1024))
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    threads: int = setting(0, "CPU threads of each; 0 = torch's choice, and 1 where there are several jobs")
+
+
+def main(argv: list[str] | None = None) -> list[dict]:
+    """Returns the records."""
+    config = runtime.parse(Config, argv, __doc__)
+    runtime.parse_seeds(config.seeds)
+    machine = ("--device", config.device, "--threads", str(config.threads or int(config.jobs > 1)))
+    run = Run(Path(config.out).expanduser(), config.seeds, machine)
+    plans = [plan(grid, run) for grid in grids.read(given(config.grids))]
+    todo = chains((row.first, row.then) for p in plans for row in p.rows)
+    records, failures = [], []
+
+    def report_finished() -> None:
+        for p in [p for p in plans if p.done]:
+            plans.remove(p)
+            records.append(conclude(p, config))
+
+    report_finished()
+    # The bar has a console of its own: jobs in this process send what they print, their bars too, to files.
+    with (executors.open_executor(executors.Settings(jobs=config.jobs)) as executor,
+          runtime.progress(Console(file=sys.stderr)) as bar):
+        for _, failure in bar.track(executor.map(work, todo), total=len(todo), description="encoders"):
+            failures += [failure] if failure else []
+            report_finished()
+    if failures:
+        raise InputError(f"{len(failures)} of {len(todo)} settings failed; the first: {failures[0]}")
+    return records
+
+
+def given(path: str) -> str:
+    if path == "-":
+        return sys.stdin.read()
+    try:
+        return Path(path).expanduser().read_text()
+    except OSError as error:
+        raise InputError(f"--grids {path}: {error.strerror}") from None
+
+
+class Row(NamedTuple):
+    """A setting at n labels: its pre-training, if any, and its fine-tuning."""
+
+    setting: Setting
+    n: int
+    first: Job | None
+    then: Job
+
+
+@dataclass(frozen=True)
+class Plan:
+    grid: Grid
+    rows: tuple[Row, ...]
+
+    @property
+    def done(self) -> bool:
+        return all(row.then.done for row in self.rows)
+
+
+def plan(grid: Grid, run: Run) -> Plan:
+    """InputError, before anything is computed, for flags that a script does not take."""
+    shared = runtime.parse(finetune.Config, list(grids.filled(grid.finetune, grid.sizes[0])), "finetune.py")
+    source = labels.table(grid, shared, run.out / "labels")
+    return Plan(grid, tuple(Row(setting, n, run.pretraining(grid, setting), run.finetuning(grid, setting, source, n))
+                            for n in grid.sizes for setting in grid.settings))
+
+
+def conclude(plan: Plan, config: Config) -> dict:
+    """Of a grid that is done: print the table and whether the paper's order holds, write the record and the picture."""
+    grid = plan.grid
+    rows = [report.row(row.setting, row.n, row.then) for row in plan.rows]
+    at_size = ([r for r in rows if r["n_labels"] == n] for n in grid.sizes)
+    orderings = [found for found in map(report.ordering, at_size) if found]
+    record = {"name": grid.name, "scale": config.scale, "grid": dataclasses.asdict(grid), "seeds": config.seeds, "rows": rows,
+              "orderings": orderings}
+    path = Path(config.results).expanduser() / f"ablation_{grid.name}.json"
+    panel = Path(config.figs).expanduser() / f"ABLATION_{grid.name.upper()}.png"
+    runtime.write_json(path, record)
+    picture.plot(rows, panel, grid.title)
+    runtime.output.print(report.table(grid, rows))
+    if orderings:
+        runtime.output.print(report.sentences(orderings))
+    runtime.output.print(f"labels: {rows[0]['oracle']}\nwritten: {path}, {panel}")
+    return record
+
+
+if __name__ == "__main__":
+    runtime.main_guard(main)
