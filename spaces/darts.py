@@ -141,6 +141,11 @@ NAMED = {  # Liu et al. 2019; Jing, Xu and Li 2022
                          "avg:0 avg:1 sep5:0 avg:1 dil3:0 sep3:2 sep5:1 sep3:2"),
     "GMAENAS_BO": _named("sep3:0 sep5:1 skip:1 sep3:0 sep3:0 avg:1 sep3:1 sep3:3",
                          "avg:0 avg:1 sep5:0 avg:1 dil3:0 sep3:1 dil3:0 sep3:2"),
+    # Ours: best of two searches by the YAHPO surrogate of NAS-Bench-301, 100 queries (results/search301_yahpo_named.json).
+    "YAHPO_AE": _named("sep3:0 sep3:1 sep3:0 skip:1 sep3:0 sep3:1 max:0 skip:1",
+                       "sep3:0 dil5:1 sep5:0 sep3:1 sep5:0 sep5:1 dil3:1 sep5:4"),
+    "YAHPO_BO": _named("skip:0 skip:1 sep3:0 sep5:1 sep5:0 skip:1 sep3:0 sep5:4",
+                       "sep3:0 dil5:1 sep3:0 sep5:1 sep5:0 sep5:1 dil3:1 sep3:4"),
 }
 
 

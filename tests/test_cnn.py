@@ -19,7 +19,8 @@ def noise(n: int, channels: int = 3, size: int = 32) -> torch.Tensor:
 # The network ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, parameters", [
-    ("DARTS_V1", 3_169_414), ("DARTS_V2", 3_349_342), ("GMAENAS_AE", 3_846_142), ("GMAENAS_BO", 3_810_934)])
+    ("DARTS_V1", 3_169_414), ("DARTS_V2", 3_349_342), ("GMAENAS_AE", 3_846_142), ("GMAENAS_BO", 3_810_934),
+    ("YAHPO_AE", 3_596_662), ("YAHPO_BO", 3_734_902)])
 def test_parameters_at_the_size_of_the_papers(name, parameters):
     assert cnn.cost(NAMED[name], 36, 20).parameters == parameters
 
