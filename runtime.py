@@ -140,7 +140,7 @@ def checked(config_class, types: dict, name: str, value, where: str):
     if kind is not str and not (low <= value <= high and math.isfinite(value)):
         raise InputError(f"{where}: {name} must be {bounds(low, high)}, not {value}")
     if choices and value not in choices:
-        raise InputError(f"{where}: {name} must be one of {', '.join(choices)}, not {value!r}")
+        raise InputError(f"{where}: {name} must be one of {', '.join(choice or 'empty' for choice in choices)}, not {value!r}")
     return value
 
 
