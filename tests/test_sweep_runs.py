@@ -113,6 +113,7 @@ def test_an_interrupt_stops_the_trials_and_keeps_their_table(tmp_path):
 
     done = threading.Event()
     thread = threading.Thread(target=interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background of a shell ignores it
     thread.start()
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -120,6 +121,7 @@ def test_an_interrupt_stops_the_trials_and_keeps_their_table(tmp_path):
     finally:
         done.set()
         thread.join()
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "out" / "trials.csv").read_text().count("\n") == 2
     with pytest.raises(ProcessLookupError):
         os.kill(int(started[0].read_text()), 0)
