@@ -167,7 +167,7 @@ class Training:
         """Diverged where it has; called before anything is written."""
         if not all(value.isfinite().all() for value in (self.sums, *self.network.parameters())):
             raise Diverged(f"the training diverged in epoch {self.epoch + 1} (loss or weights are not finite): lower "
-                             "--lr; the last checkpoint, if there is one, is from before")
+                           "--lr; the last checkpoint, if there is one, is from before")
 
     def save(self, path: Path, course: dict) -> None:
         self.check()
