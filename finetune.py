@@ -27,7 +27,7 @@ from models.batch import Batch
 from models.blend import Blend
 from models.child_tuning import ChildTuning
 from models.ensemble import Ensemble, Flat, clip_gradients
-from models.kernel import KernelRidge, reference, views
+from models.kernel import KernelRidge, reference, views, widths
 from models.losses import LOSSES, hinge
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor import Predictor
@@ -261,7 +261,7 @@ def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: 
     encoder = encoder and encoder.to(table.ops.device)
     seen = views(encoder, table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device)), names)  # [S n, P] each
     seen = [view.view(*rows.shape, -1) for view in seen]  # [S, n, P] each
-    kernel = KernelRidge.fit(seen, views(encoder, reference(table), names), label)
+    kernel = KernelRidge.fit(seen, widths(views(encoder, reference(table), names)), label)
     return Blend(ensemble, len(seeds), kernel, share, encoder, names).settle(table)
 
 

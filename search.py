@@ -33,9 +33,8 @@ import runtime
 import spaces
 import training_oracle
 from figs import curve, draw_cell
-from models.batch import Batch
-from models.ensemble import Ensemble
 from runtime import setting
+from search_predictor import SearchPredictor
 from spaces import InputError, Space
 from spaces.oracles import Budget, Oracle, TableOracle, open_oracle
 from strategies import STRATEGIES, History, Pool, Query, Settings, best_of, whole_lines
@@ -56,6 +55,8 @@ class Config(finetune.Recipe, Settings, executors.Settings, training_oracle.Sett
                                     "(MLPs on paths), xgb (boosted trees). Several with commas")
     members: int = setting(0, "predictors in the ensemble; 0 = the strategy's own number: 5 for bo and bananas, 1 for the "
                               "others; references without a predictor have none", within=(0, 100))
+    kernel_share: float = setting(0.2, "r, rl, ae, bo: share of the score that kernel regression on the pre-trained embedding and "
+                                       "on analytic properties has; 1 = it alone, and no network is fitted", within=(0, 1))
     protocol: str = setting("val-test", "val-test = queries return validation accuracy, which alone chooses, and the "
                                         "result's test accuracy is reported where known; oracle-test = queries return "
                                         "test accuracy, as in the paper's code", tuple(PROTOCOLS))
@@ -254,8 +255,9 @@ class Chooser:
     """Chooses what a round queries: the strategy proposes, the predictor scores, the best are picked."""
 
     def __init__(self, config: Config, pool: Pool, checkpoint: dict | None, device: torch.device):
-        self.config, self.pool, self.checkpoint, self.device = config, pool, checkpoint, device
-        self.strategy = STRATEGIES[config.search_algo](pool, config)
+        self.config, self.pool, self.strategy = config, pool, STRATEGIES[config.search_algo](pool, config)
+        if config.members:
+            self.predictor = SearchPredictor(config, pool.space, checkpoint, device, self.strategy.predictor)
 
     def choose(self, t: int, history: list[Query], n: int) -> tuple[list[tuple[Any, float | None]], dict[str, float]]:
         """n different new (architecture, score) for round t, best first, and the seconds it took. Asks no oracle."""
@@ -268,31 +270,11 @@ class Chooser:
             candidates = self.pool.fresh(candidates + self.pool.draw(n, rng))
         if not self.config.members:
             return [(arch, None) for arch in candidates[:n]], {"score": time.perf_counter() - started}
-        scores, fitting = self.scores(t, history, candidates)  # [M, n+C]
-        known, scores = np.split(scores, [len(history)], axis=1)  # [M, n], [M, C]
-        ranked_by = self.strategy.rank(scores, known, rng)  # [C]
+        posterior, fitting = self.predictor(t, history, candidates)
+        ranked_by = self.strategy.rank(posterior, rng)  # [C]
         best = np.argsort(-ranked_by, kind="stable")[:n]
         picks = [(candidates[i], float(ranked_by[i])) for i in best]
         return picks, {"fit": fitting, "score": time.perf_counter() - started - fitting}
-
-    def scores(self, t: int, history: list[Query], candidates: list) -> tuple[np.ndarray, float]:
-        """float[M, n+C], every member's scores of the history and of the candidates, and the seconds of fitting."""
-        members, operations = self.config.members, self.pool.space.ops
-        seeds = [runtime.mix(self.config.seed, t, member) for member in range(members)]
-        table = self.encode([query.arch for query in history] + candidates)
-        label = np.array([query.validation for query in history])  # [n]
-        started = time.perf_counter()
-        if self.strategy.predictor:
-            scores = self.strategy.predictor(table, operations, label, seeds)  # [M, n+C]
-            return scores, time.perf_counter() - started
-        predictors = finetune.new_predictors(self.config, len(operations), self.checkpoint, seeds)
-        rows = np.tile(np.arange(len(history)), (members, 1))  # [M, n]
-        ensemble = finetune.fit(self.config, predictors, finetune.Examples(table, rows, label[rows], seeds))
-        fitting = time.perf_counter() - started
-        return finetune.score(ensemble, table), fitting  # [M, n+C]
-
-    def encode(self, archs: list) -> Batch:
-        return Batch.of(self.pool.space.encode(archs)).to(self.device)
 
     def rng(self, t: int) -> np.random.Generator:
         return np.random.default_rng([self.config.seed, t, 1])

@@ -35,6 +35,17 @@ def views(encoder: nn.Module | None, table: Batch, names: tuple[str, ...], chunk
     return seen
 
 
+def widths(reference: list[torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Views [R, P] of any cells -> mean [P] and scale [P] of each: the standard deviation times the median distance."""
+    found = []
+    for view in reference:
+        view = view.cpu()  # MPS has no pdist
+        std, mean = torch.std_mean(view, dim=0)  # [P]
+        std = torch.where(std > 1e-4, std, torch.inf)  # what never varies says nothing
+        found.append((mean, std * torch.pdist(view / std).median().clamp(min=1e-4)))
+    return found
+
+
 class KernelRidge(nn.Module):
     """S regressions that differ in their labels only. The kernel is the mean of a Gaussian kernel per view, as wide as the
     median distance of two cells; the target is the normal score of a label's rank, so that an outlier is an outlier and
@@ -52,29 +63,40 @@ class KernelRidge(nn.Module):
         self.register_buffer("weight", torch.zeros(seeds, n))
 
     @classmethod
-    def fit(cls, seen: list[torch.Tensor], reference: list[torch.Tensor], label: np.ndarray) -> KernelRidge:
-        """seen [S, n, P] each: the views of the cells with label float[S, n]; reference [R, P] each: of any cells."""
+    def fit(cls, seen: list[torch.Tensor], widths: list[tuple[torch.Tensor, torch.Tensor]], label: np.ndarray) -> KernelRidge:
+        """seen [S, n, P] each: the views of the cells with label float[S, n]; widths: see the function of that name."""
         kernel = cls([view.shape[-1] for view in seen], *label.shape).to(seen[0].device)
-        for i, (view, any_cells) in enumerate(zip(seen, reference)):
-            any_cells = any_cells.cpu()  # MPS has neither pdist nor, below, float64
-            std, mean = torch.std_mean(any_cells, dim=0)  # [P]
-            std = torch.where(std > 1e-4, std, torch.inf)  # what never varies says nothing
-            spread = torch.pdist(any_cells / std).median().clamp(min=1e-4)
+        for i, (view, (mean, scale)) in enumerate(zip(seen, widths)):
             getattr(kernel, f"mean{i}").copy_(mean)
-            getattr(kernel, f"scale{i}").copy_(std * spread)
+            getattr(kernel, f"scale{i}").copy_(scale)
             getattr(kernel, f"points{i}").copy_(kernel.standard(view, i))
         score = stats.norm.ppf((stats.rankdata(label, axis=1) - 0.5) / label.shape[1])  # [S, n]
         for seed, target in enumerate(torch.as_tensor(score)):  # one after another: n x n numbers are many
             own = [points[seed] for points in kernel.points]  # [n, P] each
-            gram = kernel.similarity(own, own).cpu().double()  # [n, n]
-            gram.diagonal().add_(NOISE)
-            kernel.weight[seed] = torch.cholesky_solve(target[:, None], torch.linalg.cholesky(gram))[:, 0]
+            kernel.weight[seed] = torch.cholesky_solve(target[:, None], kernel.cholesky(own))[:, 0]
         return kernel
 
     def forward(self, seen: list[torch.Tensor]) -> torch.Tensor:
         """seen [B, P] each -> score [S, B], about standard normal."""
         points = [self.standard(view, i).expand(len(self.weight), -1, -1) for i, view in enumerate(seen)]  # [S, B, P]
         return (self.similarity(points, self.points) @ self.weight[..., None])[..., 0]  # [S, B]
+
+    def spread(self, seen: list[torch.Tensor]) -> torch.Tensor:
+        """seen [B, P] each -> standard deviation [S, B] of the Gaussian process whose mean `forward` gives: of the function,
+        without the noise of a label; near 1 far from all labelled cells."""
+        new, spread = [self.standard(view, i) for i, view in enumerate(seen)], []  # [B, P] each
+        for seed in range(len(self.weight)):
+            own = [points[seed] for points in self.points]  # [n, P] each
+            near = self.similarity(own, new).cpu().double()  # [n, B]
+            told = torch.linalg.solve_triangular(self.cholesky(own), near, upper=False).square_().sum(0)  # [B]
+            spread.append((1 - told).clamp_(min=0).sqrt_())
+        return torch.stack(spread).to(self.weight)
+
+    def cholesky(self, points: list[torch.Tensor]) -> torch.Tensor:
+        """The factor [n, n], in double precision, of the covariance of the labels of points [n, P] each."""
+        gram = self.similarity(points, points).cpu().double()  # MPS has no float64
+        gram.diagonal().add_(NOISE)
+        return torch.linalg.cholesky(gram)
 
     @property
     def points(self) -> list[torch.Tensor]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from strategies.ae import AgingEvolution
 from strategies.bananas import Bananas
-from strategies.base import Pool, Query, Settings, Strategy
+from strategies.base import Pool, Posterior, Predict, Query, Settings, Strategy
 from strategies.bo import BayesianOptimisation
 from strategies.history import History, best_of, whole_lines
 from strategies.local_search import LocalSearch
@@ -21,4 +21,5 @@ STRATEGIES = {
 }
 TWINS = {"r": "random", "rl": "policy", "ae": "re", "bo": "ls"}  # the same search without our predictor
 
-__all__ = ["History", "Pool", "Query", "STRATEGIES", "Settings", "Strategy", "TWINS", "best_of", "whole_lines"]
+__all__ = ["History", "Pool", "Posterior", "Predict", "Query", "STRATEGIES", "Settings", "Strategy", "TWINS", "best_of",
+           "whole_lines"]

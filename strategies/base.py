@@ -131,6 +131,14 @@ class Pool:
         return list(found.values())
 
 
+class Posterior(NamedTuple):
+    """What is to be expected of C candidates. Higher is better; scale and offset are free."""
+
+    mean: np.ndarray  # [C]
+    std: np.ndarray  # [C]; 0 of a predictor without a spread
+    best: float  # the highest mean of what has been queried
+
+
 class Predict(Protocol):
     """A predictor fitted and asked in one go."""
 
@@ -160,12 +168,9 @@ class Strategy:
         pool where too few remain."""
         raise NotImplementedError
 
-    def rank(self, scores: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """What the candidates are ranked by, float[C], highest first.
-
-        scores float[M, C] are those of the M members; known float[M, n] are their scores of the history.
-        """
-        return scores.mean(0)
+    def rank(self, posterior: Posterior, rng: np.random.Generator) -> np.ndarray:
+        """What the candidates are ranked by, float[C], highest first."""
+        return posterior.mean
 
     def observe(self, queries: Sequence[Query]) -> None:
         """The queries of one finished round, best-ranked first; round 0 comes first."""

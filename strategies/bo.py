@@ -1,7 +1,5 @@
-"""Strategy `bo`: Bayesian optimisation with an ensemble (White et al., "BANANAS", AAAI 2021).
-
-The members' mean and spread are the posterior of an architecture's score; an acquisition function ranks by them.
-"""
+"""Strategy `bo`: Bayesian optimisation (White et al., "BANANAS", AAAI 2021): mutants of the best and random architectures,
+ranked by an acquisition function of the predictor's mean and spread."""
 from __future__ import annotations
 
 import heapq
@@ -26,7 +24,7 @@ def upper_confidence_bound(mean, std, best, rng):
     return mean + 0.5 * std  # BANANAS' factor
 
 
-# mean and std, float[C], are the posterior of the candidates, best is the highest mean in the history
+# of the fields of a Posterior
 ACQUISITIONS = {"its": thompson, "ei": expected_improvement, "ucb": upper_confidence_bound}
 
 
@@ -42,15 +40,8 @@ class BayesianOptimisation(Strategy):
         drawn = self.pool.draw(round(self.settings.random_share * n), rng)
         return self.pool.mutants([query.arch for query in best], n - len(drawn), self.settings.edits, rng) + drawn
 
-    def rank(self, scores, known, rng):
-        # A ranking loss leaves scale and offset of a member's scores free; standardised over the same architectures,
-        # members that rank alike score alike, and their spread is disagreement about the ranking.
-        everything = np.concatenate([known, scores], axis=1).astype(float)  # [M, n+C]
-        everything -= everything.mean(1, keepdims=True)
-        everything /= np.maximum(everything.std(1, keepdims=True), 1e-9)
-        mean, std = everything.mean(0), everything.std(0)  # [n+C] each
-        n = known.shape[1]
-        return ACQUISITIONS[self.settings.acquisition](mean[n:], std[n:], mean[:n].max(), rng)
+    def rank(self, posterior, rng):
+        return ACQUISITIONS[self.settings.acquisition](*posterior, rng)
 
     def observe(self, queries):
         self.queries.extend(queries)

@@ -21,5 +21,5 @@ class BoostedTrees(BayesianOptimisation):
         x = cell_features(table, len(operations)).cpu().numpy()  # [B, P]
         return np.stack([boosted_trees(x[:len(label)], label, seed, **TREES)(x) for seed in seeds])  # [M, B]
 
-    def rank(self, scores, known, rng):
-        return scores.mean(0)
+    def rank(self, posterior, rng):
+        return posterior.mean

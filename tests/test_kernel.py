@@ -10,7 +10,7 @@ import runtime
 import spaces
 from models import build_encoder
 from models.batch import Batch
-from models.kernel import NOISE, REFERENCE, KernelRidge, reference, views
+from models.kernel import NOISE, REFERENCE, KernelRidge, reference, views, widths
 from models.metrics import kendall_tau
 from spaces import Graphs
 from test_properties import other_drawing
@@ -19,7 +19,7 @@ from toy_cells import CELLS, SPACE, toy
 
 def fit(seen: list[torch.Tensor], rows: np.ndarray, label: np.ndarray) -> KernelRidge:
     """seen [N, P] each, all of them the reference."""
-    return KernelRidge.fit([view[torch.as_tensor(rows)] for view in seen], seen, label)
+    return KernelRidge.fit([view[torch.as_tensor(rows)] for view in seen], widths(seen), label)
 
 
 def small_encoder(space) -> torch.nn.Module:
@@ -59,6 +59,19 @@ def test_views_count_alike_whatever_their_size_and_scale():
     seen = [torch.tensor(x, dtype=torch.float32) for x in numbers]
     score = fit(seen, np.array([rows]), np.array([label]))(seen)
     assert score[0].numpy() == pytest.approx(near[:, rows] @ weight, abs=1e-4)
+
+
+def test_the_spread_is_that_of_a_gaussian_process(properties_of_cells):
+    _, rows, label, _ = toy(seeds=2)
+    kernel = fit(properties_of_cells, rows, label)
+    spread = kernel.spread(properties_of_cells).double().numpy()  # [S, N]
+    for seed, row in enumerate(rows):
+        points = [kernel.standard(view, i).double() for i, view in enumerate(properties_of_cells)]  # [N, P] each
+        near = kernel.similarity(points, points).numpy()  # [N, N]
+        told = near[:, row] @ np.linalg.solve(near[np.ix_(row, row)] + NOISE * np.eye(len(row)), near[row])  # [N, N]
+        np.testing.assert_allclose(spread[seed]**2, 1 - np.diag(told), atol=1e-4)
+    labelled = np.isin(np.arange(CELLS), rows[0])
+    assert spread[0][labelled].max() < spread[0][~labelled].max() <= 1
 
 
 def test_the_target_is_the_order_of_the_labels(properties_of_cells):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import search
+from search_predictor import agreement
 import spaces
 from spaces import InputError
 from spaces.oracles import Record, TableOracle
@@ -36,10 +37,10 @@ def test_the_best_scored_of_a_round_are_queried_best_first(tmp_path, labels, mon
     scored = []
     score = search.finetune.score
     monkeypatch.setattr(search.finetune, "score", lambda *a: scored.append(score(*a)) or scored[-1])
-    run(tmp_path / "run", labels, "--members", "2")
+    run(tmp_path / "run", labels, "--members", "2", "--kernel_share", "0")
     picked = [line["score"] for line in lines(tmp_path / "run") if line["round"] == 1]
     assert scored[0].shape == (2, 6 + 12)  # the history, then the candidates
-    assert picked == np.sort(scored[0][:, 6:].mean(0))[::-1][:4].tolist()
+    assert picked == np.sort(agreement(scored[0])[0][6:])[::-1][:4].tolist()
 
 
 def test_a_seed_decides_the_history(tmp_path, labels, no_report):

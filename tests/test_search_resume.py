@@ -11,6 +11,7 @@ import pytest
 
 import runtime
 import search
+import search_predictor
 from conftest import ROOT
 from spaces import InputError
 from spaces.oracles import TableOracle
@@ -32,8 +33,8 @@ class Mutants(Strategy):
         best = max(self.told, key=lambda query: query.validation).arch
         return [self.pool.space.mutate(best, rng)] * 3 + [best]
 
-    def rank(self, scores, known, rng):
-        return scores[0] + rng.normal(size=scores.shape[1])
+    def rank(self, posterior, rng):
+        return posterior.mean + rng.normal(size=len(posterior.mean))
 
     def observe(self, queries):
         self.told.extend(queries)
@@ -83,7 +84,7 @@ def test_ten_kills_anywhere_and_torn_files_leave_the_same_bytes(tmp_path, labels
     run(tmp_path / "whole", labels, "--search_algo", algo, "--no-pictures")
     rng, kills, folder = np.random.default_rng(6), [0], tmp_path / "run"
     places = [(search.TableOracle, "query"), (search.History, "append"), (search.Chooser, "choose"), (search, "write_curve"),
-              (search.Chooser, "observe"), (runtime.Log, "write"), (search.finetune, "fit"), (runtime, "write_json")]
+              (search.Chooser, "observe"), (runtime.Log, "write"), (search_predictor.finetune, "fit"), (runtime, "write_json")]
 
     def fragile(function):
         def call(*args, **kwargs):

@@ -5,7 +5,7 @@ import torch
 
 import spaces
 from spaces.nasbench101 import Cell
-from strategies import STRATEGIES, Pool, Query, Settings
+from strategies import STRATEGIES, Pool, Posterior, Query, Settings
 from strategies.bo import expected_improvement
 
 NB101, NB201, DARTS = (spaces.get(name) for name in ("nasbench101", "nasbench201", "darts"))
@@ -110,33 +110,19 @@ def test_bo_mutates_the_best_and_draws_a_share(rng):
     assert len(proposed) == 40 and set(distances[:30]) == {1} and np.mean(distances[30:]) > 2
 
 
-def test_members_count_alike_whatever_their_scale(rng):
-    """A ranking loss leaves scale and offset free: neither may decide the ranking."""
-    scores, known = rng.normal(size=(3, 8)), rng.normal(size=(3, 5))
-    scale, offset = np.array([[1.0], [1000.0], [0.01]]), np.array([[5.0], [-900.0], [0.0]])
-    for acquisition in ("its", "ei", "ucb"):
-        strategy = bayes(acquisition=acquisition)
-        plain, scaled = (strategy.rank(scores * a + b, known * a + b, np.random.default_rng(1))
-                         for a, b in ((1, 0), (scale, offset)))
-        np.testing.assert_allclose(plain, scaled, rtol=1e-6)
-
-
 def test_thompson_sampling_draws_from_mean_and_spread():
-    scores, known = np.array([[0.0, 1.0, 3.0], [0.0, 2.0, 1.0]]), np.array([[-1.0], [-1.0]])
-    both = np.concatenate([known, scores], 1)
-    standard = (both - both.mean(1, keepdims=True)) / both.std(1, keepdims=True)
-    strategy = bayes()
-    draws = np.array([strategy.rank(scores, known, np.random.default_rng(seed)) for seed in range(2000)])
-    np.testing.assert_allclose(draws.mean(0), standard.mean(0)[1:], atol=0.06)
-    np.testing.assert_allclose(draws.std(0), standard.std(0)[1:], atol=0.04)
+    posterior = Posterior(np.array([0.0, 1.0, 3.0]), np.array([0.5, 2.0, 1.0]), 0.0)
+    strategy = bayes(acquisition="its")
+    draws = np.array([strategy.rank(posterior, np.random.default_rng(seed)) for seed in range(2000)])
+    np.testing.assert_allclose(draws.mean(0), posterior.mean, atol=0.15)
+    np.testing.assert_allclose(draws.std(0), posterior.std, rtol=0.05)
     assert abs(np.corrcoef(draws[:, 1], draws[:, 2])[0, 1]) < 0.1  # candidates are drawn independently
 
 
 def test_ei_and_ucb_prefer_spread_where_means_are_equal():
-    scores = np.array([[0.0, 1.0, -3.0], [0.0, -1.0, -3.0]])  # equal means of the first two, the third is hopeless
-    known = np.array([[2.0], [2.0]])
+    posterior = Posterior(np.array([0.0, 0.0, -3.0]), np.array([0.2, 1.0, 0.2]), 0.5)  # the third is hopeless
     for acquisition in ("ei", "ucb"):
-        assert np.argsort(-bayes(acquisition=acquisition).rank(scores, known, None)).tolist() == [1, 0, 2]
+        assert np.argsort(-bayes(acquisition=acquisition).rank(posterior, None)).tolist() == [1, 0, 2]
 
 
 def test_expected_improvement_is_the_mean_gain_of_a_normal():
