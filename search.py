@@ -69,7 +69,7 @@ class Config(finetune.Recipe, Settings, executors.Settings, training_oracle.Sett
                               "empty = the space's own")
     run: int = setting(0, "which of NAS-Bench-101's three trainings a query returns (TFRecord files)", within=(0, 2))
     N: int = setting(150, "queries in all, a hard limit")
-    N0: int = setting(20, "random architectures queried first (ls: 1)")
+    N0: int = setting(20, "random architectures queried first (re: its --population, ls: 1)")
     K: int = setting(10, "architectures queried a round (re, ls: 1)")
     C: int = setting(100, "candidates scored a round")
     stop_at_best: bool = setting(False, "stop after the round that queries the best architecture of the label table, since "
@@ -124,7 +124,7 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     strategy = STRATEGIES[config.search_algo]
     config = dataclasses.replace(
         config, members=strategy.members and (config.members or strategy.members),
-        N0=strategy.start or config.N0, K=1 if strategy.sequential else config.K)
+        N0=min(strategy.start(config.N0, config), config.N), K=1 if strategy.sequential else config.K)
     device = runtime.choose_device(config.device, config.threads)
     if config.oracle == "train":
         space = spaces.get(config.search_space, config.cell_marks)

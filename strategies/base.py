@@ -156,12 +156,16 @@ class Strategy:
     """
 
     members = 1  # predictors in the ensemble, unless the user says how many; 0: none is fitted
-    start: int | None = None  # random architectures queried first, where it is not for the user to say
     sequential = False  # a round is one query, as the strategy was published; else --K of them
     predictor: Predict | None = None  # ranks in place of the graph predictor
 
     def __init__(self, pool: Pool, settings: Settings):
         self.pool, self.settings = pool, settings
+
+    @classmethod
+    def start(cls, n0: int, settings: Settings) -> int:
+        """How many random architectures are queried first: as many as the user says, unless a reference knows better."""
+        return n0
 
     def propose(self, n: int, rng: np.random.Generator) -> list[Hashable]:
         """About n candidates. Repeats and architectures outside the pool are dropped by the caller, who draws from the

@@ -10,7 +10,10 @@ class LocalSearch(Strategy):
 
     members = 0
     sequential = True
-    start = 1
+
+    @classmethod
+    def start(cls, n0, settings):
+        return 1
 
     def __init__(self, pool, settings):
         super().__init__(pool, settings)

@@ -11,5 +11,9 @@ class RegularisedEvolution(AgingEvolution):
     members = 0
     sequential = True
 
+    @classmethod
+    def start(cls, n0, settings):
+        return settings.population
+
     def propose(self, n, rng):
         return self.pool.mutants([self.parent(rng).arch], 1, self.settings.edits, rng)
