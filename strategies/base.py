@@ -17,13 +17,13 @@ from spaces import Space
 class Settings:
     """The numbers of the strategies; each says whose it is."""
 
-    M: int = setting(1, "ae, bo: parents whose mutants a round scores", within=(1, math.inf))
+    M: int = setting(10, "ae, bo: parents whose mutants a round scores (the paper: 1)", within=(1, math.inf))
     edits: int = setting(6, "ae, bo: edits at most from a parent to a mutant; more than one where nothing new is near",
                          within=(1, math.inf))
     population: int = setting(20, "ae: how many of the latest queries may become parents", within=(1, math.inf))
     tournament: int = setting(5, "ae: how many of these are drawn for a parent, the best of them", within=(1, math.inf))
-    acquisition: str = setting("its", "bo: its = independent Thompson sampling, ei = expected improvement, ucb = upper "
-                                      "confidence bound", ("its", "ei", "ucb"))
+    acquisition: str = setting("ucb", "bo: its = independent Thompson sampling (the paper), ei = expected improvement, "
+                                      "ucb = upper confidence bound", ("its", "ei", "ucb"))
     random_share: float = setting(0.1, "bo: share of the candidates that is drawn uniformly", within=(0, 1))
     policy_lr: float = setting(0.3, "rl: learning rate of the policy", within=(0, math.inf))
     baseline_decay: float = setting(0.8, "rl: share of the moving-average baseline that a round keeps", within=(0, 1))

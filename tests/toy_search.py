@@ -17,7 +17,7 @@ NB201 = spaces.get("nasbench201")
 DARTS = spaces.get("darts")
 N, CELLS = 20, 60
 SMALL = ["--N", str(N), "--N0", "6", "--K", "4", "--C", "12", "--epochs", "2", "--width", "8", "--layers", "1",
-         "--heads", "2", "--population", "6", "--device", "cpu"]
+         "--heads", "2", "--population", "6", "--kernel_share", "0.5", "--device", "cpu"]
 FIELDS = ["query", "round", "key", "architecture", "validation", "test", "score", "cost"]
 
 
