@@ -72,7 +72,7 @@ class Config(finetune.Recipe, Settings, executors.Settings, training_oracle.Sett
     N: int = setting(150, "queries in all, a hard limit")
     N0: int = setting(10, "random architectures queried first (the paper: 20; re: its --population, ls: 1)")
     K: int = setting(5, "architectures queried a round (the paper: 10; re, ls: 1)")
-    C: int = setting(400, "candidates scored a round (the paper: 100)")
+    C: int = setting(250, "candidates scored a round (the paper: 100)")
     stop_at_best: bool = setting(False, "stop after the round that queries the best architecture of the label table, since "
                                         "nothing better can come: the curve then stays there up to N, and the result says "
                                         "after how many queries the search stopped")
