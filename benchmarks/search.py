@@ -11,8 +11,8 @@ once it has queried the table's best (--no-stop_at_best for a surrogate, whose b
 Without it, or after it, --runs are folders with a folder a strategy and a seed, of one space, oracle and protocol; of a
 strategy and seed that two hold the later counts. What is counted is in benchmarks/search_counts.py: for each strategy the
 share of runs at the table's optimum within --within queries and the median query that hits it, censored where runs end; in
-pairs over the seeds, with 95 % bootstrap intervals, each of our strategies against its twin without our predictor and
-against local search. The record gets the curves, a point every ten queries, and how it was made; the picture its name.
+pairs over the seeds, with 95 % bootstrap intervals, each of our strategies against its twin without our predictor, local
+search, regularised evolution and random search. The record gets the curves, a point every ten queries, and how it was made; the picture its name.
 """
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from strategies.summary import Run, cost_curve, curve, label_of, pm, read_run
 SAME = ("space", "dataset", "protocol", "chosen_by", "oracle")
 MEANING = {  # of the differences: what is compared, its format
     "accuracy": ("{shown} accuracy at {within}", "+.3f"), "share": ("share at the optimum within {within}", "+.2f"),
-    "hit": ("queries saved to the first hit, censored at {until}", "+.1f")}
+    "hit": ("queries saved to the first hit, censored where runs end", "+.1f")}
 
 
 @dataclass
@@ -162,13 +162,20 @@ def show(report: dict) -> None:
         table.add_row(algo, str(a["n"]), share, median, pm([a["mean"], a["std"]]), pm(a["test"]),
                       "-" if a["seconds"] is None else f"{a['seconds']['all']:.1f}")
     runtime.output.print(table)
-    for pair in report["pairs"]:
-        runtime.output.print(f"{pair['ours']} against {pair['other']}, n = {pair['n']}, positive = {pair['ours']} is better:")
-        for name, (meaning, form) in MEANING.items():
-            if gain := pair[name]:
-                interval = "" if gain["low"] is None else f" [{gain['low']:{form}}, {gain['high']:{form}}], {gain['verdict']}"
-                what = meaning.format(shown=report["shown"], within=within, until=pair["until"])
-                runtime.output.print(f"    {what}: {gain['mean']:{form}}{interval}")
+    if report["pairs"]:
+        names = [meaning.format(shown=report["shown"], within=within) for meaning, _ in MEANING.values()]
+        table = Table("pair", "n", *names, title="in pairs over the seeds, [95 % interval]; positive = the first is better")
+        for pair in report["pairs"]:
+            gains = [said(pair[name], form) for name, (_, form) in MEANING.items()]
+            table.add_row(f"{pair['ours']} - {pair['other']}", str(pair["n"]), *gains)
+        runtime.output.print(table)
+
+
+def said(gain: dict | None, form: str) -> str:
+    if gain is None:
+        return "-"
+    interval = "" if gain["low"] is None else f" [{gain['low']:{form}}, {gain['high']:{form}}] {gain['verdict']}"
+    return f"{gain['mean']:{form}}{interval}"
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from models.metrics import paired_interval
 from strategies import TWINS
 from strategies.summary import Run, curve, mean_std
 
-LOCAL_SEARCH = "ls"  # the strongest reference without a predictor
-PAIRS = [*TWINS.items(), *((ours, LOCAL_SEARCH) for ours, twin in TWINS.items() if twin != LOCAL_SEARCH)]
+REFERENCES = ("ls", "re", "random")  # from the strongest down; none has a predictor
+PAIRS = [*TWINS.items(), *((ours, other) for other in REFERENCES for ours, twin in TWINS.items() if twin != other)]
 
 
 def first_hit(run: Run, best: float | None) -> float:
@@ -50,7 +50,7 @@ def describe(runs: list[Run], best: float | None, within: int) -> dict:
 
 
 def differences(runs: dict[str, list[Run]], best: float | None, within: int, shown: str) -> list[dict]:
-    """Each of ours against its twin and against local search, over the seeds that both have."""
+    """Each of ours against its twin and the REFERENCES, over the seeds that both have."""
     pairs = []
     for ours, other in PAIRS:
         mine, theirs = ({run.best["seed"]: run for run in runs.get(algo, [])} for algo in (ours, other))
