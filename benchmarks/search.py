@@ -138,8 +138,10 @@ def made_by(argv: list[str] | None) -> dict:
 
 
 def plot(report: dict, runs: dict[str, list[Run]], path: Path) -> None:
-    """Up to the end of the shortest run of all, against queries and, where costs are known, against training time."""
-    shown, end = report["shown"], min(len(run.value) for group in runs.values() for run in group)
+    """Up to the end of the shortest run of all, or twice `within`, where the curves differ; against queries and, where costs
+    are known, against training time."""
+    shown = report["shown"]
+    end = min(2 * report["within"], *(len(run.value) for group in runs.values() for run in group))
     runs = {algo: [cut(run, end) for run in group] for algo, group in runs.items()}
     over_cost = {algo: cost_curve(group, shown) for algo, group in runs.items()
                  if all(np.isfinite(run.spent).all() for run in group)}
