@@ -57,7 +57,7 @@ class Config(finetune.Recipe, Settings, executors.Settings, training_oracle.Sett
                               "number: 5 for bo and bananas, 1 for the others", within=(0, 100))
     kernel_share: float = setting(1.0, "r, rl, ae, bo: share of the score that kernel regression on the pre-trained "
                                        "embedding and on analytic properties has; 1 = it alone, and no network is fitted: "
-                                       "seconds a search in place of minutes; 0 = networks alone, as in the paper", within=(0, 1))
+                                       "seconds a search, not minutes; 0 = networks alone, as in the paper", within=(0, 1))
     protocol: str = setting("val-test", "val-test = queries return validation accuracy, which alone chooses, and the "
                                         "result's test accuracy is reported where known; oracle-test = queries return "
                                         "test accuracy, as in the paper's code", tuple(PROTOCOLS))

@@ -10,7 +10,7 @@
 #   PROTOCOLS  val-test and/or oracle-test
 #   ENCODER    a last.pt, or default = the shipped encoder: no pre-training then
 #   DEVICE     auto, cpu, cuda ...;  THREADS of torch;  JOBS: searches at a time;  EXECUTOR, ADDRESS: as for search.py
-#   SEARCH_FLAGS  more flags of search.py, like --stop_at_best (a table's searches are over once they have its best) or --K 5
+#   SEARCH_FLAGS  more flags of search.py, like --stop_at_best (a table's searches are over once they have its best) or --kernel_share 0.5
 #   FIG        folder of the picture, default figs;  RESULTS: folder of the records, default results
 #   TINY=1     a rehearsal of a minute whose numbers mean nothing; FIG and RESULTS are then OUT
 HERE=$PWD

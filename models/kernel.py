@@ -63,7 +63,8 @@ class KernelRidge(nn.Module):
         self.register_buffer("weight", torch.zeros(seeds, n))
 
     @classmethod
-    def fit(cls, seen: list[torch.Tensor], widths: list[tuple[torch.Tensor, torch.Tensor]], label: np.ndarray) -> KernelRidge:
+    def fit(cls, seen: list[torch.Tensor], widths: list[tuple[torch.Tensor, torch.Tensor]],
+            label: np.ndarray) -> KernelRidge:
         """seen [S, n, P] each: the views of the cells with label float[S, n]; widths: see the function of that name."""
         kernel = cls([view.shape[-1] for view in seen], *label.shape).to(seen[0].device)
         for i, (view, (mean, scale)) in enumerate(zip(seen, widths)):
