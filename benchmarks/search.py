@@ -12,7 +12,8 @@ Without it, or after it, --runs are folders with a folder a strategy and a seed,
 strategy and seed that two hold the later counts. What is counted is in benchmarks/search_counts.py: for each strategy the
 share of runs at the table's optimum within --within queries and the median query that hits it, censored where runs end; in
 pairs over the seeds, with 95 % bootstrap intervals, each of our strategies against its twin without our predictor, local
-search, regularised evolution and random search. The record gets the curves, a point every ten queries, and how it was made; the picture its name.
+search, regularised evolution and random search. The record gets the curves, a point every ten queries, and how it was
+made; the picture its name.
 """
 from __future__ import annotations
 

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from models.paths import path_features
-from strategies.bo import BayesianOptimisation
+from strategies.bo import BayesianOptimisation, thompson
 
 WIDTH, LAYERS, EPOCHS, BATCH, LEARNING_RATE = 20, 10, 150, 32, 0.01
 
 
 class Bananas(BayesianOptimisation):
-    """`bo` with another predictor."""
+    """`bo` with another predictor, and the acquisition function of the paper."""
 
     @staticmethod
     def predictor(table, operations, label, seeds):
@@ -22,6 +22,9 @@ class Bananas(BayesianOptimisation):
         net = trained(layers(paths.shape[1], error.mean(), generators), paths, error, generators)
         with torch.no_grad():
             return 100 - forward(net, paths.expand(len(seeds), *paths.shape)).numpy()  # [M, B]
+
+    def rank(self, posterior, rng):
+        return thompson(*posterior, rng)
 
 
 def layers(inputs: int, error: torch.Tensor, generators: list[torch.Generator]) -> list[tuple[torch.Tensor, torch.Tensor]]:

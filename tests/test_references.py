@@ -6,7 +6,7 @@ import spaces
 import strategies.bananas
 from models.batch import Batch
 from spaces.nasbench101 import Cell
-from strategies import STRATEGIES, TWINS, Pool, Query, Settings
+from strategies import STRATEGIES, TWINS, Pool, Posterior, Query, Settings
 
 NB101, NB201, DARTS = (spaces.get(name) for name in ("nasbench101", "nasbench201", "darts"))
 GOAL = (3, 1, 4, 2, 0, 3)
@@ -129,6 +129,12 @@ def test_a_predictor_of_its_own_learns_to_rank(name, members, rng):
     assert not np.array_equal(scores[0], scores[1])
     again = STRATEGIES[name].predictor(table, NB201.ops, label[:100], list(range(members)))
     np.testing.assert_array_equal(scores, again)
+
+
+def test_bananas_draws_whatever_the_acquisition_of_bo(rng):
+    strategy = STRATEGIES["bananas"](Pool(NB201, lambda key: True, None), Settings(acquisition="ucb"))
+    posterior = Posterior(np.zeros(2000), np.full(2000, 3.0), 0.0)
+    assert 2.8 < strategy.rank(posterior, rng).std() < 3.2
 
 
 def test_a_member_does_not_depend_on_the_others(rng, monkeypatch):

@@ -33,6 +33,13 @@ def test_one_line_a_query_in_rounds_of_new_architectures(tmp_path, labels, asked
     assert [line["score"] is not None for line in history] == [ranked and line["round"] > 0 for line in history]
 
 
+def test_regularised_evolution_begins_with_its_population(tmp_path, labels, no_report):
+    run(tmp_path / "run", labels, "--search_algo", "re", "--population", "9")
+    assert [line["round"] for line in lines(tmp_path / "run")] == [0] * 9 + list(range(1, 12))
+    run(tmp_path / "all", labels, "--search_algo", "re", "--population", "50")
+    assert [line["round"] for line in lines(tmp_path / "all")] == [0] * N
+
+
 def test_the_best_scored_of_a_round_are_queried_best_first(tmp_path, labels, monkeypatch, no_report):
     scored = []
     score = search.finetune.score
