@@ -66,6 +66,8 @@ class SearchPredictor:
     def kernel(self, table: Batch, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Mean and standard deviation float[n+C] each of the kernel's posterior, the mean standardised, and the seconds of
         fitting."""
+        # The history is embedded anew each round: in another batch floats round differently, and a resumed search must end in
+        # the same bytes.
         seen = [view[None] for view in self.views(table)]  # [1, n+C, P] each: one seed
         started = time.perf_counter()
         kernel = KernelRidge.fit([view[:, :len(label)] for view in seen], self.widths, label[None])
