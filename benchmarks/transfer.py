@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict:
     report = {"command": shlex.join(["python", "-m", "benchmarks.transfer", *(sys.argv[1:] if argv is None else argv)]),
               "targets": []}
     for target in parse_targets(config.targets):
-        found = predictor.main(flags_of(config, target))
+        [found] = predictor.main(flags_of(config, target))
         sizes, seeds = predictor.parse_sizes(config.n_labels), runtime.parse_seeds(config.seeds)
         chosen = [predictor.only(predictor.find(found, method, n), seeds) for n in sizes for method in methods_of(target)]
         rows = [{"method": COLUMNS.get(r["method"], r["method"]), "n_labels": r["n_labels"], "seeds": r["seeds"],

@@ -26,8 +26,9 @@ def labels(tmp_path) -> str:
 
 def run(folder: Path, labels: str, methods: str, sizes: str, *flags: str) -> dict:
     out, work = folder / "out.json", folder / "work"
-    return predictor.main(["--labels", labels, "--methods", methods, "--n_labels", sizes, "--out", str(out),
-                           "--work", str(work), *QUICK, *flags])
+    [report] = predictor.main(["--labels", labels, "--methods", methods, "--n_labels", sizes, "--out", str(out),
+                               "--work", str(work), *QUICK, *flags])
+    return report
 
 
 def record(report: dict, method: str, n: int) -> dict:
@@ -131,8 +132,9 @@ def test_measures_of_a_ranking_that_errs_among_the_best_only():
 def test_a_limit_ranks_the_same_few_cells_for_every_seed(tmp_path, labels, seen):
     report = run(tmp_path, labels, "seen", "20", "--eval_cells", "30")
     cells = predictor.Cells(predictor.Config(labels=labels, eval_cells=30), SPACE, torch.device("cpu"))
-    left = [cells.draw(20, seed)[1] for seed in (0, 1, 2)]
-    assert len(cells.candidates) == 30 and all(set(rows) <= set(cells.candidates) for rows in left)
+    [table] = cells.ranked
+    left = [cells.draw(20, seed)[1][0] for seed in (0, 1, 2)]
+    assert len(table.candidates) == 30 and all(set(rows) <= set(table.candidates) for rows in left)
     assert report["records"][0]["n_ranked"] == min(map(len, left))
 
 
@@ -142,11 +144,45 @@ def test_cells_of_another_table_are_ranked_but_for_those_trained_on(tmp_path, la
     keys = [*KEYS[:N // 2], *sorted(fresh)]
     other = write_labels(tmp_path / "other.csv", *np.random.default_rng(1).uniform(50, 90, (2, len(keys))), keys)
     cells = predictor.Cells(predictor.Config(labels=labels, eval_labels=other), SPACE, torch.device("cpu"))
-    train, ranked = cells.draw(60, 3)
+    train, [ranked] = cells.draw(60, 3)
     names = np.array(KEYS + keys)
     assert train.max() < N <= ranked.min() and set(names[ranked]) == set(keys) - set(names[train])
     assert np.array_equal(cells.table.ops[ranked], SPACE.encode_keys(names[ranked].tolist()).ops)
     assert not np.isnan(cells.truth[ranked]).any() and np.isnan(cells.truth[:N]).all()
+
+
+def test_several_tables_are_ranked_by_the_same_predictors(tmp_path, labels, monkeypatch):
+    """Each in a record of its own, the same as if it were ranked alone; what one of them lacks is measured again."""
+    def fit(task, checkpoint):
+        fits.append(task.seeds)
+        return lambda rows: np.tile(task.table.ops[rows].numpy() @ np.arange(1, 9) ** 2, (len(task.seeds), 1))
+
+    def both() -> list[dict]:
+        return predictor.main(["--labels", labels, "--methods", "by_ops", "--n_labels", "20", "--eval_labels", two,
+                               "--out", str(tmp_path / "both.json"), *QUICK])
+
+    fits = []
+    monkeypatch.setitem(METHODS, "by_ops", Method(fit))
+    halves = [write_labels(tmp_path / f"{name}.csv", VAL[part], TEST[part], KEYS[part])
+              for name, part in (("one", slice(0, N // 2)), ("other", slice(N // 2, N)))]
+    two = ",".join(halves)
+    alone = [run(tmp_path / Path(half).stem, labels, "by_ops", "20", "--eval_labels", half) for half in halves]
+    together = both()
+    for one, found, half in zip(alone, together, halves):
+        assert found == json.loads((tmp_path / f"both_{Path(half).stem}.json").read_text())
+        assert found["settings"] == one["settings"] and found["ranked"] == one["ranked"]
+        assert all(found["records"][0][name] == one["records"][0][name] for name in ("seeds", "n_ranked", *predictor.MEASURES))
+    assert together[0]["records"][0]["tau"] != together[1]["records"][0]["tau"]
+    both()
+    assert len(fits) == 3
+    (tmp_path / "both_one.json").unlink()
+    assert [report["records"][0]["tau"] for report in both()] == [report["records"][0]["tau"] for report in together]
+    assert len(fits) == 4
+
+
+def test_several_tables_need_several_names(tmp_path, labels, seen):
+    for tables in (f"{labels},{labels}", f"{labels},", f",{labels}"):
+        assert "--eval_labels" in refused(tmp_path, labels, "--eval_labels", tables)
 
 
 def test_too_few_cells_to_rank(tmp_path, labels, seen):
