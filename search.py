@@ -37,7 +37,7 @@ from runtime import setting
 from search_predictor import SearchPredictor
 from spaces import InputError, Space
 from spaces.oracles import Budget, Oracle, TableOracle, open_oracle
-from strategies import STRATEGIES, History, Pool, Query, Settings, best_of, whole_lines
+from strategies import STRATEGIES, History, Pool, Query, Settings, alone_in, best_of, whole_lines
 from strategies.summary import notes, read_run, summarise, write_curve
 
 PROTOCOLS = {"val-test": "validation", "oracle-test": "test"}  # name: the accuracy that a query returns and that chooses
@@ -136,15 +136,17 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     pool, ceiling = open_pool(config, space, oracle), highest(config, oracle)
     source = config.encoder_model_state_dict
     checkpoint = runtime.load_encoder(source, space) if source else None
-    folder = open_folder(config, oracle.name, checkpoint)
-    history = History(folder / "history.jsonl", space, config.N)
-    over = len(history) == config.N or history and best_of(history[:]).validation >= ceiling
-    if over and (folder / "best.json").exists():
-        return json.loads((folder / "best.json").read_text())
-    budget = Budget(oracle, config.N)
-    budget.spent = len(history)  # an answer that is on the disk is not asked for again
-    search(Chooser(config, pool, checkpoint, device), history, budget, folder, ceiling, on_query)
-    return report(config, history, oracle, pool, folder)
+    folder = Path(config.outdir).expanduser()
+    with alone_in(folder):
+        open_folder(folder, config, oracle.name, checkpoint)
+        history = History(folder / "history.jsonl", space, config.N)
+        over = len(history) == config.N or history and best_of(history[:]).validation >= ceiling
+        if over and (folder / "best.json").exists():
+            return json.loads((folder / "best.json").read_text())
+        budget = Budget(oracle, config.N)
+        budget.spent = len(history)  # an answer that is on the disk is not asked for again
+        search(Chooser(config, pool, checkpoint, device), history, budget, folder, ceiling, on_query)
+        return report(config, history, oracle, pool, folder)
 
 
 @lru_cache(maxsize=1)
@@ -180,19 +182,14 @@ def highest(config: Config, oracle: Oracle) -> float:
     return float(oracle.table.val.max())
 
 
-def open_folder(config: Config, oracle: str, checkpoint: dict | None) -> Path:
-    """outdir, with its config.json. InputError where it holds another search, or this one and resume is off."""
-    folder = Path(config.outdir).expanduser()
+def open_folder(folder: Path, config: Config, oracle: str, checkpoint: dict | None) -> None:
+    """Leave config.json in the folder. InputError where it holds another search, or this one and resume is off."""
     path = folder / "config.json"
     decided = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE_TO_CHANGE}
     decided |= {"oracle": oracle, "encoder_sha256": checkpoint and digest(checkpoint["weights"])}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--outdir {folder}: {error.strerror}; name another folder") from None
     if not path.exists() and not (folder / "history.jsonl").exists():
         runtime.write_json(path, decided)
-        return folder
+        return
     if not config.resume:
         raise InputError(f"{folder} holds a search already: go on with --resume or give another --outdir")
     try:
@@ -203,7 +200,6 @@ def open_folder(config: Config, oracle: str, checkpoint: dict | None) -> Path:
         if stored.get(name) != value:
             raise InputError(f"--resume: {name} is {value!r}, but the search in {folder} has {stored.get(name)!r}; "
                              "give that, or another --outdir")
-    return folder
 
 
 def digest(weights: dict[str, torch.Tensor]) -> str:

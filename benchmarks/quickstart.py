@@ -22,21 +22,23 @@ from spaces.labels import read
 def main(argv: list[str] | None = None) -> dict:
     parser = runtime.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pretrain", type=Path, required=True, help="--save of pretrain.py")
-    parser.add_argument("--run", type=Path, required=True, help="holds scratch/ and finetune/, each --save of finetune.py")
+    parser.add_argument("--run", type=Path, required=True, help="holds scratch/, finetune/, shipped/, each --save of finetune.py")
     parser.add_argument("--search", type=Path, required=True, help="--outdir of search.py")
     parser.add_argument("--labels", required=True, help="what the search asked: for the rank of the best cell")
     args = parser.parse_args(argv)
-    folders = (args.pretrain, args.run / "scratch", args.run / "finetune")
-    pretrain, scratch, tuned = (json.loads((folder / "result.json").read_text()) for folder in folders)
+    folders = (args.pretrain, args.run / "scratch", args.run / "finetune", args.run / "shipped")
+    pretrain, scratch, tuned, shipped = (json.loads((folder / "result.json").read_text()) for folder in folders)
     best = json.loads((args.search / "best.json").read_text())
     summary = {
         "space": best["space"], "dataset": best["dataset"],
         "n_train": tuned["n_train"], "seeds": tuned["seeds"], "target": tuned["target"],
         "tau_scratch": [scratch["tau_mean"], scratch["tau_std"]], "tau_pretrained": [tuned["tau_mean"], tuned["tau_std"]],
+        "tau_shipped": [shipped["tau_mean"], shipped["tau_std"]],
         "best": best["architecture"], "validation": best["validation"], "test": best["test"], "queries": best["N"],
         **rank(best, args.labels),
         "seconds": {"pretrain": pretrain["seconds"], "fine-tune from scratch": scratch["seconds"]["all"],
-                    "fine-tune pre-trained": tuned["seconds"]["all"], "search": best["seconds"]["all"]},
+                    "fine-tune pre-trained": tuned["seconds"]["all"], "fine-tune shipped": shipped["seconds"]["all"],
+                    "search": best["seconds"]["all"]},
     }
     runtime.write_json(args.run / "summary.json", summary)
     show(summary, args.search)
@@ -60,7 +62,8 @@ def show(summary: dict, search: Path) -> None:
     about = (f"tau of a {summary['n_train']}-label predictor on all other cells ({summary['target']} accuracy, "
              f"{len(summary['seeds'])} seeds)")
     table.add_row(f"{about}, from scratch", pm(*summary["tau_scratch"]))
-    table.add_row("the same labels, from the pre-trained encoder", pm(*summary["tau_pretrained"]))
+    table.add_row("the same labels, from the encoder pre-trained here", pm(*summary["tau_pretrained"]))
+    table.add_row("the same labels, from the shipped encoder, pre-trained longer", pm(*summary["tau_shipped"]))
     table.add_row(f"best of {summary['queries']} queries, validation accuracy", f"{summary['validation']:.3f} %")
     if summary["test"] is not None:
         table.add_row("its test accuracy", f"{summary['test']:.3f} %")

@@ -5,7 +5,7 @@ from strategies.ae import AgingEvolution
 from strategies.bananas import Bananas
 from strategies.base import Pool, Posterior, Predict, Query, Settings, Strategy
 from strategies.bo import BayesianOptimisation
-from strategies.history import History, best_of, whole_lines
+from strategies.history import History, alone_in, best_of, whole_lines
 from strategies.local_search import LocalSearch
 from strategies.policy import Policy
 from strategies.random import Random
@@ -21,5 +21,5 @@ STRATEGIES = {
 }
 TWINS = {"r": "random", "rl": "policy", "ae": "re", "bo": "ls"}  # the same search without our predictor
 
-__all__ = ["History", "Pool", "Posterior", "Predict", "Query", "STRATEGIES", "Settings", "Strategy", "TWINS", "best_of",
-           "whole_lines"]
+__all__ = ["History", "Pool", "Posterior", "Predict", "Query", "STRATEGIES", "Settings", "Strategy", "TWINS", "alone_in",
+           "best_of", "whole_lines"]

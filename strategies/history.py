@@ -1,10 +1,13 @@
 """The queries of a search on disk: history.jsonl, append-only, which is all that resuming needs."""
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 from runtime import whole_lines
 from spaces import InputError, Space
@@ -53,6 +56,34 @@ class History:
 
     def __getitem__(self, part: slice) -> list[Query]:
         return self.queries[part]
+
+
+@contextmanager
+def alone_in(folder: Path, patience: float = 5.0) -> Iterator[None]:
+    """Makes the folder, and keeps other searches out of it. InputError where that fails or one stays for so many seconds.
+
+    The lock is the kernel's and goes with the process, however that ends; patience is for a Ray task that is run again
+    while its lost worker is still being taken down.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")
+    except OSError as error:
+        raise InputError(f"--outdir {folder}: {error.strerror}; name another folder") from None
+    with lock:
+        latest = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > latest:
+                    raise InputError(f"{folder}: another process searches there: let it end, or give another "
+                                     "--outdir") from None
+                time.sleep(0.1)
+            except OSError:
+                break  # a file system without locks
+        yield
 
 
 def best_of(queries: Sequence[Query]) -> Query:

@@ -23,7 +23,11 @@ def test_the_main_job_runs_and_is_summed_up(tmp_path):
     history = (tmp_path / FOLDER / "search-bo" / "history.jsonl").read_text().splitlines()
     assert summary["queries"] == len(history) == 30 and summary["of"] == 15625 and 1 <= summary["rank"] <= 15625
     assert max(json.loads(line)["validation"] for line in history) == summary["validation"]
-    assert len(summary["seconds"]) == 4 and all(seconds > 0 for seconds in summary["seconds"].values())
+    assert len(summary["seconds"]) == 5 and all(seconds > 0 for seconds in summary["seconds"].values())
+    assert json.loads((tmp_path / FOLDER / "search-bo" / "best.json").read_text())["pretrained"] == "default"
+    started = [json.loads((tmp_path / FOLDER / name / "config.json").read_text())["model_state_dict"]
+               for name in ("scratch", "finetune", "shipped")]
+    assert started == ["", str(tmp_path / "nasbench201" / "pretrain" / "last.pt"), "default"]
     for picture in ("curve.png", "best_cell.png"):
         assert str(tmp_path / FOLDER / "search-bo" / picture) in end.stdout
         assert (tmp_path / FOLDER / "search-bo" / picture).stat().st_size > 1000

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import search_predictor
 from conftest import ROOT
 from spaces import InputError
 from spaces.oracles import TableOracle
-from strategies import STRATEGIES, Strategy
+from strategies import STRATEGIES, Strategy, alone_in
 from toy_search import (  # noqa: F401 (fixtures)
     N, SMALL, asked, hasty, keys, labels, lines, no_report, run, save_encoder)
 
@@ -139,6 +140,23 @@ def test_a_folder_with_a_search_is_not_overwritten(tmp_path, labels, no_report):
     run(tmp_path / "run", labels)
     with pytest.raises(InputError, match="run holds a search already: go on with --resume"):
         run(tmp_path / "run", labels)
+
+
+def test_two_processes_do_not_search_in_one_folder(tmp_path, labels, asked, no_report, monkeypatch):
+    """Each would append to the history of the other; the folder is free again once the first has ended, or was killed."""
+    monkeypatch.setattr(search, "alone_in", partial(alone_in, patience=0.2))
+    hold = ("import sys; from pathlib import Path; from strategies import alone_in\n"
+            "with alone_in(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")
+    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], cwd=ROOT, text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match="run: another process searches there"):
+        run(tmp_path / "run", labels)
+    assert not asked and not (tmp_path / "run" / "config.json").exists()
+    process.kill()
+    run(tmp_path / "run", labels)
+    process.communicate()
+    assert len(asked) == N
 
 
 def test_resuming_with_another_setting_names_it(tmp_path, labels, no_report):
