@@ -26,13 +26,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import multiprocessing
 import shlex
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
@@ -40,6 +38,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
+import executors
 import runtime
 import spaces
 from benchmarks.baselines import METHODS, Task
@@ -271,27 +270,25 @@ def measured(config: Config, cells: Cells, pieces: list[Piece]) -> Iterator[list
     for piece in pieces:
         if METHODS[piece.method].shared:
             METHODS[piece.method].encoder(cells.task(config, piece))  # here, so that no two processes make the same file
-    there = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(config.jobs, there, begin, (config,)) as pool:
-        futures = [pool.submit(measure_here, piece) for piece in pieces]
-        with runtime.progress() as bar:
-            for future in bar.track(as_completed(futures), total=len(futures), description="pieces"):
-                yield future.result()
+    settings = dataclasses.astuple(config)
+    finished = executors.Pool(config.jobs).map(measure_apart, [(settings, piece) for piece in pieces])
+    with runtime.progress() as bar:
+        for _, records in bar.track(finished, total=len(pieces), description="pieces"):
+            yield records
 
 
-here: tuple[Config, Cells]  # of a process among several
+def measure_apart(task: tuple[tuple, Piece]) -> list[dict]:
+    """In a process among several."""
+    settings, piece = task
+    return measure(Config(*settings), cells_of(settings), piece)
 
 
-def begin(config: Config) -> None:
-    """Set up a process among several: each reads the cells once."""
-    global here
+@lru_cache(maxsize=1)
+def cells_of(settings: tuple) -> Cells:
+    """A process reads them once."""
+    config = Config(*settings)
     runtime.console.quiet = True
-    device = runtime.choose_device(config.device, config.threads or 1)
-    here = config, Cells(config, spaces.get(config.space), device)
-
-
-def measure_here(piece: Piece) -> list[dict]:
-    return measure(*here, piece)
+    return Cells(config, spaces.get(config.space), runtime.choose_device(config.device, config.threads or 1))
 
 
 def measure(config: Config, cells: Cells, piece: Piece) -> list[dict]:
@@ -347,7 +344,8 @@ def show(report: dict, chosen: dict[tuple[str, int], dict]) -> None:
     settings, gains = report["settings"], {(d["method"], d["n_labels"]): d for d in report["differences"]}
     first = next(iter(chosen))[0]
     title = (f"{settings['space']}, ranks {report['target']} accuracies of {report['ranked']}; "
-             f"'tau minus' that of {first}, with its 95 % interval; 'best 10 %' is tau among the truly best; sec to fit one seed")
+             f"'tau minus' that of {first}, with its 95 % interval; 'best 10 %' is tau among the truly best; "
+             "sec to fit one seed")
     columns = ("labels", "method", "tau", "tau minus", "rho", "p@10", "p@50", "p@100", "best 10 %", "sec", "ranked", "seeds")
     table = Table(*columns, title=title)
     for (method, n), record in chosen.items():
