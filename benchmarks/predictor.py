@@ -371,11 +371,11 @@ def interval(gain: dict) -> str:
 def plot(report: dict, chosen: dict[tuple[str, int], dict], path: Path) -> None:
     """A dot for the mean tau of each method at each size, with bars of one standard deviation over the seeds."""
     methods, sizes = (list(dict.fromkeys(key[i] for key in chosen)) for i in (0, 1))
-    settings, place = report["settings"], np.arange(len(sizes))
+    place = np.arange(len(sizes))
     figure = Figure(figsize=(7.2, 4.0), facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(xlabel="labels", ylabel="Kendall's τ", xlim=(-0.5, len(sizes) - 0.5))
     axes.set_xticks(place, map(str, sizes))
-    axes.set_title(f"{settings['space']}, {settings['dataset']}", loc="left", color=INK, size=11, weight="bold", pad=10)
+    axes.set_title(f"{report['settings']['space']}: {report['ranked']}", loc="left", color=INK, size=10, weight="bold", pad=10)
     for i, (shift, method) in enumerate(zip(np.linspace(-0.3, 0.3, len(methods)), methods)):
         values = [chosen[method, n]["tau"] for n in sizes]
         axes.errorbar(place + shift, [v["mean"] for v in values], [v["std"] or 0 for v in values], label=method, ls="none",
