@@ -5,8 +5,8 @@
 
 Every method gets the same labels for a seed and ranks the same cells, none of which it saw. What is finished is kept in
 --out: a run that was interrupted, or that asks for more methods, sizes or seeds, does only what is missing, and nothing in
-the record is lost (so after a change of the code give another --out). The seconds are those of fitting one seed; they
-leave pre-training out. Methods:
+the record is lost (so after a change of the code give another --out). The table shows what was asked for, the picture all
+that the record holds. The seconds are those of fitting one seed; they leave pre-training out. Methods:
 
     ours              finetune.py as it is, from the shipped pre-trained encoder
     ours_scratch      the same from scratch
@@ -50,6 +50,7 @@ from runtime import setting
 from spaces import InputError, labels as label_tables
 from spaces.protocols import PROTOCOLS, split, target_of
 
+STYLES = (("-", "o"), ("--", "s"), (":", "^"))  # line and marker, one for each round of the colours
 MEASURES = ("tau", "spearman", "precision@10", "precision@50", "precision@100", "tau_best_tenth")
 
 
@@ -104,11 +105,10 @@ def main(argv: list[str] | None = None) -> list[dict]:
             add(report, record)
         write(reports, paths)
     for report, path in zip(reports, paths.values()):
-        chosen = {(method, n): only(find(report, method, n), seeds) for n in sizes for method in methods}
-        report["differences"] = [difference(chosen[m, n], chosen[methods[0], n]) for n in sizes for m in methods[1:]]
+        report["differences"] = differences(report["records"], methods[0])
         picture = path.with_suffix(".png")
-        plot(report, chosen, picture)
-        show(report, chosen)
+        plot(report, picture)
+        show(report, [only(find(report, method, n), seeds) for n in sizes for method in methods])
         runtime.output.print(f"labels: {report['labels']}; ranked: {report['ranked']}\nwritten: {path}, {picture}")
     write(reports, paths)
     return reports
@@ -330,30 +330,42 @@ def summary(values: list[float]) -> dict:
     return {"mean": float(np.mean(values)), "std": std, "seeds": values}
 
 
+def differences(records: list[dict], first: str) -> list[dict]:
+    """Of each record from that of the first method at its size, over the seeds that both have."""
+    found, by_size = [], {record["n_labels"]: record for record in records if record["method"] == first}
+    for record in records:
+        other = by_size.get(record["n_labels"], record)
+        seeds = sorted({*record["seeds"]} & {*other["seeds"]})
+        if other is not record and seeds:
+            found.append(difference(only(record, seeds), only(other, seeds)))
+    return found
+
+
 def difference(record: dict, first: dict) -> dict:
     """tau of one record minus tau of another, paired over the seeds; 95 % bootstrap interval of the mean difference."""
     gain = np.subtract(record["tau"]["seeds"], first["tau"]["seeds"])  # [S]
     low, high = paired_interval(gain)
-    return {"method": record["method"], "minus": first["method"], "n_labels": record["n_labels"], "mean": float(gain.mean()),
-            "low": low, "high": high}
+    return {"method": record["method"], "minus": first["method"], "n_labels": record["n_labels"], "n_seeds": len(gain),
+            "mean": float(gain.mean()), "low": low, "high": high}
 
 
 # Showing --------------------------------------------------------------------------------------------------------------
 
-def show(report: dict, chosen: dict[tuple[str, int], dict]) -> None:
-    settings, gains = report["settings"], {(d["method"], d["n_labels"]): d for d in report["differences"]}
-    first = next(iter(chosen))[0]
+def show(report: dict, chosen: list[dict]) -> None:
+    """The table of these records, each size led by the method that the others are compared with."""
+    settings, first = report["settings"], chosen[0]["method"]
+    gains = {(gain["method"], gain["n_labels"]): interval(gain) for gain in differences(chosen, first)}
     title = (f"{settings['space']}, ranks {report['target']} accuracies of {report['ranked']}; "
              f"'tau minus' that of {first}, with its 95 % interval; 'best 10 %' is tau among the truly best; "
              "sec to fit one seed")
     columns = ("labels", "method", "tau", "tau minus", "rho", "p@10", "p@50", "p@100", "best 10 %", "sec", "ranked", "seeds")
     table = Table(*columns, title=title)
-    for (method, n), record in chosen.items():
+    for record in chosen:
+        method, n = record["method"], record["n_labels"]
         if method == first:
             table.add_section()
-        gain = gains.get((method, n))
         table.add_row(
-            str(n), method, plus_minus(record["tau"]), interval(gain) if gain else "",
+            str(n), method, plus_minus(record["tau"]), gains.get((method, n), ""),
             *(f"{record[name]['mean']:.3f}" for name in MEASURES[1:]),
             f"{record['seconds']['fit'] / len(find(report, method, n)['seeds']):.1f}",
             str(record["n_ranked"]), str(len(record["seeds"])))
@@ -368,18 +380,22 @@ def interval(gain: dict) -> str:
     return f"{gain['mean']:+.3f}" + ("" if gain["low"] is None else f" [{gain['low']:+.3f}, {gain['high']:+.3f}]")
 
 
-def plot(report: dict, chosen: dict[tuple[str, int], dict], path: Path) -> None:
-    """A dot for the mean tau of each method at each size, with bars of one standard deviation over the seeds."""
-    methods, sizes = (list(dict.fromkeys(key[i] for key in chosen)) for i in (0, 1))
-    place = np.arange(len(sizes))
+def plot(report: dict, path: Path) -> None:
+    """All that the record holds: mean tau of each method against the labels, with bars of one standard deviation over the
+    seeds."""
+    records = report["records"]
+    sizes, held = sorted({r["n_labels"] for r in records}), {r["method"] for r in records}
+    methods = [method for method in METHODS if method in held]
     figure = Figure(figsize=(7.2, 4.0), facecolor=PAPER, layout="constrained")
-    axes = figure.add_subplot(xlabel="labels", ylabel="Kendall's τ", xlim=(-0.5, len(sizes) - 0.5))
-    axes.set_xticks(place, map(str, sizes))
+    axes = figure.add_subplot(xlabel="labels", ylabel="Kendall's τ", xlim=(-0.4, len(sizes) - 0.6))
+    axes.set_xticks(range(len(sizes)), [f"{n:,}" for n in sizes])
     axes.set_title(f"{report['settings']['space']}: {report['ranked']}", loc="left", color=INK, size=10, weight="bold", pad=10)
-    for i, (shift, method) in enumerate(zip(np.linspace(-0.3, 0.3, len(methods)), methods)):
-        values = [chosen[method, n]["tau"] for n in sizes]
-        axes.errorbar(place + shift, [v["mean"] for v in values], [v["std"] or 0 for v in values], label=method, ls="none",
-                      color=COLOURS[i % len(COLOURS)], marker="os^"[i // len(COLOURS)], ms=5, capsize=2)
+    for i, (shift, method) in enumerate(zip(np.linspace(-0.15, 0.15, len(methods)), methods)):
+        own = sorted((r["n_labels"], r["tau"]) for r in records if r["method"] == method)
+        place = [sizes.index(n) + shift for n, _ in own]
+        line, marker = STYLES[i // len(COLOURS)]
+        axes.errorbar(place, [tau["mean"] for _, tau in own], [tau["std"] or 0 for _, tau in own], label=method,
+                      ls=line, lw=1, elinewidth=0.8, marker=marker, ms=4, color=COLOURS[i % len(COLOURS)], capsize=1.5)
     axes.grid(axis="y", color=FAINT, alpha=0.25, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=9, labelcolor=INK)

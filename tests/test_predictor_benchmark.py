@@ -199,6 +199,16 @@ def test_what_is_finished_is_not_done_again(tmp_path, labels, seen):
     assert {d["minus"] for d in second["differences"]} == {"seen_too"}
 
 
+def test_the_differences_are_those_of_the_whole_record(tmp_path, labels, seen):
+    """Over the seeds that both have; not only of what the last command asked for."""
+    run(tmp_path, labels, "xgboost", "20,30", "--seeds", "0-3")
+    report = run(tmp_path, labels, "seen,seen_too", "20", "--seeds", "1-4")
+    assert [(d["method"], d["minus"], d["n_labels"], d["n_seeds"]) for d in report["differences"]] == [
+        ("xgboost", "seen", 20, 3), ("seen_too", "seen", 20, 4)]
+    one, other = (dict(zip(r["seeds"], r["tau"]["seeds"])) for r in (record(report, "xgboost", 20), record(report, "seen", 20)))
+    assert report["differences"][0]["mean"] == pytest.approx(np.mean([one[seed] - other[seed] for seed in (1, 2, 3)]))
+
+
 def test_further_seeds_are_added_and_the_table_shows_those_asked_for(tmp_path, labels, seen, capsys):
     whole = run(tmp_path / "whole", labels, "seen,xgboost", "20", "--seeds", "0-3")
     run(tmp_path, labels, "seen,xgboost", "20", "--seeds", "2,3")
