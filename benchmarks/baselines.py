@@ -84,6 +84,11 @@ def default(**changes) -> Callable[[Task], finetune.Recipe]:
     return lambda task: dataclasses.replace(finetune.Recipe(), **changes)
 
 
+def from_scratch(task: Task) -> finetune.Recipe:
+    """The recipe that was tuned for an encoder without pre-training, on labels of seeds from 1,000 up."""
+    return runtime.parse(finetune.Config, ["--param", f"local:{settings_file('scratch', task.space)}"], "scratch")
+
+
 def published(stage: str) -> Callable[[Task], finetune.Recipe]:
     """The paper's settings for the stage: a batch is a tenth of the labels, one predictor a seed."""
 
@@ -97,9 +102,9 @@ def published(stage: str) -> Callable[[Task], finetune.Recipe]:
 
 
 def settings_file(stage: str, space: Space) -> Path:
-    """The space's file in params/; DARTS has none and takes that of NAS-Bench-301, as the paper does."""
-    own, other = (runtime.ROOT / "params" / f"{stage}_{name}.json" for name in (space.name, "nasbench301"))
-    return own if own.exists() else other
+    """The space's file in params/, or the one for all spaces; else that of NAS-Bench-301, which DARTS takes as in the paper."""
+    files = [runtime.ROOT / "params" / f"{name}.json" for name in (f"{stage}_{space.name}", stage, f"{stage}_nasbench301")]
+    return next(file for file in files if file.exists())
 
 
 def shipped(task: Task) -> dict:
@@ -224,6 +229,7 @@ def xgboost(task: Task, checkpoint: dict | None) -> Scorer:
 METHODS = {
     "ours": Method(network(default(), SHARE), shipped),
     "ours_scratch": Method(network(default(), SHARE)),
+    "scratch_tuned": Method(network(from_scratch, SHARE)),
     "ensemble": Method(network(default()), shipped),
     "ensemble_scratch": Method(network(default())),
     "gat": Method(network(published("train"))),

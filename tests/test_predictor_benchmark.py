@@ -2,6 +2,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import finetune
 import pretrain
+import runtime
 import spaces
 from benchmarks import baselines, predictor
 from benchmarks.baselines import METHODS, Method, published
@@ -285,6 +287,14 @@ def test_every_method_runs(tmp_path, labels, tiny):
     report = run(tmp_path, labels, ",".join(METHODS), "20", "--pretrain_steps", "2")
     assert [r["method"] for r in report["records"]] == list(METHODS)
     assert all(np.isfinite(r["tau"]["seeds"]).all() and len(set(r["tau"]["seeds"])) == 3 for r in report["records"])
+
+
+@pytest.mark.parametrize("space", ["nasbench101", "darts"])
+def test_scratch_has_settings_of_its_own(space):
+    task = SimpleNamespace(space=spaces.get(space))
+    own, default = vars(baselines.from_scratch(task)), vars(finetune.Recipe())
+    given = json.loads((runtime.ROOT / "params" / "scratch.json").read_text())
+    assert {name: own[name] for name in default if own[name] != default[name]} == given
 
 
 @pytest.mark.parametrize("method", ["xgboost", "path_mlp", "npnas", "gates"])
