@@ -85,8 +85,9 @@ def default(**changes) -> Callable[[Task], finetune.Recipe]:
 
 
 def from_scratch(task: Task) -> finetune.Recipe:
-    """The recipe that was tuned for an encoder without pre-training, on labels of seeds from 1,000 up."""
-    return runtime.parse(finetune.Config, ["--param", f"local:{settings_file('scratch', task.space)}"], "scratch")
+    """The recipe that was tuned for an encoder without pre-training, on labels of seeds from 1,000 up: by a rule on n."""
+    stage = "scratch_few" if task.rows.shape[1] < finetune.Config.gentle_below else "scratch"
+    return runtime.parse(finetune.Config, ["--param", f"local:{settings_file(stage, task.space)}"], stage)
 
 
 def published(stage: str) -> Callable[[Task], finetune.Recipe]:

@@ -10,7 +10,7 @@ that the record holds. The seconds are those of fitting one seed; they leave pre
 
     ours              finetune.py as it is, from the shipped pre-trained encoder
     ours_scratch      the same from scratch
-    scratch_tuned     from scratch, too, but as suits it best: params/scratch.json
+    scratch_tuned     from scratch, too, but as suits it best: params/scratch.json, below 200 labels scratch_few.json
     ensemble          ours without kernel regression
     ensemble_scratch  the same from scratch
     gat               the paper's GAT from scratch, published settings

@@ -289,11 +289,11 @@ def test_every_method_runs(tmp_path, labels, tiny):
     assert all(np.isfinite(r["tau"]["seeds"]).all() and len(set(r["tau"]["seeds"])) == 3 for r in report["records"])
 
 
-@pytest.mark.parametrize("space", ["nasbench101", "darts"])
-def test_scratch_has_settings_of_its_own(space):
-    task = SimpleNamespace(space=spaces.get(space))
+@pytest.mark.parametrize("space, n, name", [("nasbench101", 199, "scratch_few"), ("darts", 200, "scratch")])
+def test_scratch_has_settings_of_its_own(space, n, name):
+    task = SimpleNamespace(space=spaces.get(space), rows=np.zeros((3, n), int))
     own, default = vars(baselines.from_scratch(task)), vars(finetune.Recipe())
-    given = json.loads((runtime.ROOT / "params" / "scratch.json").read_text())
+    given = json.loads((runtime.ROOT / "params" / f"{name}.json").read_text())
     assert {name: own[name] for name in default if own[name] != default[name]} == given
 
 
