@@ -27,6 +27,7 @@ import runtime
 import spaces
 from benchmarks import predictor
 from benchmarks.baselines import SHIPPED
+from benchmarks.predictor_record import find, only, plus_minus
 from runtime import setting
 from spaces import InputError
 
@@ -63,7 +64,7 @@ def main(argv: list[str] | None = None) -> dict:
     for target in parse_targets(config.targets):
         [found] = predictor.main(flags_of(config, target))
         sizes, seeds = predictor.parse_sizes(config.n_labels), runtime.parse_seeds(config.seeds)
-        chosen = [predictor.only(predictor.find(found, method, n), seeds) for n in sizes for method in methods_of(target)]
+        chosen = [only(find(found, method, n), seeds) for n in sizes for method in methods_of(target)]
         rows = [{"method": COLUMNS.get(r["method"], r["method"]), "n_labels": r["n_labels"], "seeds": r["seeds"],
                  "n_ranked": r["n_ranked"], "tau": r["tau"]} for r in chosen]
         differences = [d | {name: COLUMNS.get(d[name], d[name]) for name in ("method", "minus")}
@@ -109,7 +110,7 @@ def show(report: dict) -> None:
     for target in report["targets"]:
         for n in dict.fromkeys(row["n_labels"] for row in target["rows"]):
             rows = {row["method"]: row for row in target["rows"] if row["n_labels"] == n}
-            values = (predictor.plus_minus(rows[column]["tau"]) if column in rows else "" for column in columns)
+            values = (plus_minus(rows[column]["tau"]) if column in rows else "" for column in columns)
             first = next(iter(rows.values()))
             table.add_row(target["target"], str(n), *values, str(first["n_ranked"]), str(len(first["seeds"])))
     runtime.output.print(table)

@@ -12,7 +12,7 @@ import finetune
 import pretrain
 import runtime
 import spaces
-from benchmarks import baselines, predictor
+from benchmarks import baselines, predictor, predictor_record
 from benchmarks.baselines import METHODS, Method, published
 from models.metrics import kendall_tau
 from spaces import InputError
@@ -115,7 +115,7 @@ def test_differences_are_paired(gain, low, high):
     """Seeds differ far more from each other than the methods do on any of them."""
     base = np.random.default_rng(0).random(len(gain))
     one = {"method": "a", "n_labels": 9, "tau": {"seeds": list(base + gain)}}
-    found = predictor.difference(one, {"method": "b", "n_labels": 9, "tau": {"seeds": list(base)}})
+    found = predictor_record.difference(one, {"method": "b", "n_labels": 9, "tau": {"seeds": list(base)}})
     assert (found["method"], found["minus"], found["mean"]) == ("a", "b", pytest.approx(0.1))
     assert (found["low"], found["high"]) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
 
@@ -173,7 +173,7 @@ def test_several_tables_are_ranked_by_the_same_predictors(tmp_path, labels, monk
     for one, found, half in zip(alone, together, halves):
         assert found == json.loads((tmp_path / f"both_{Path(half).stem}.json").read_text())
         assert found["settings"] == one["settings"] and found["ranked"] == one["ranked"]
-        assert all(found["records"][0][name] == one["records"][0][name] for name in ("seeds", "n_ranked", *predictor.MEASURES))
+        assert all(found["records"][0][name] == one["records"][0][name] for name in ("seeds", "n_ranked", *predictor_record.MEASURES))
     assert together[0]["records"][0]["tau"] != together[1]["records"][0]["tau"]
     both()
     assert len(fits) == 3
