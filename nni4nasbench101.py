@@ -1,20 +1,19 @@
-"""Search hyper-parameters for NAS-Bench-101 with NNI: of pre-training, of fine-tuning, of training from scratch.
+"""Search hyper-parameters of pre-training, fine-tuning or training from scratch on NAS-Bench-101 with NNI.
 
     python nni4nasbench101.py --stage finetune --labels nasbench_only108.tfrecord --trials 20 --concurrency 2
     python nni4nasbench101.py --stage train --space nasbench201 -- --finetune_train_samples 156 --epochs 60
-    python nni4nasbench101.py --stage train --labels TABLE -- --param local:params/train_nasbench101.json   # the paper's GAT
+    python nni4nasbench101.py --stage train -- --param local:params/train_nasbench101.json  # the paper's GAT
 
-NAS-Bench-201, for which the paper has no settings, is swept with the same tables.
+NAS-Bench-201, for which the paper gives no settings, is swept with the same tables.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 
-import runtime
-import sweep
-from runtime import setting
-from sweep import choice, log_uniform, uniform
+from runtime.errors import main_guard
+from runtime.settings import setting
+from sweeps.launch import SweepConfig, choice, log_uniform, run_sweep, uniform
 
 TABLES = {
     "pretrain": {
@@ -25,7 +24,7 @@ TABLES = {
         "layers": choice(3, 4, 6),
         "dropout": choice(0.0, 0.1, 0.2, 0.3),
         "tasks": choice("mask", "mask,flow,signature,properties", "mask,flow,signature,properties,contrast"),
-        "mask_ratio": choice(0.25, 0.5, 0.75),  # of 7 vertices at most; the paper chose .75
+        "mask_ratio": choice(0.25, 0.5, 0.75),  # of at most 7 vertices; the paper chose .75
         "view_ratio": choice(0.15, 0.25, 0.4),
         "temperature": log_uniform(0.05, 0.5),
     },
@@ -55,18 +54,18 @@ TABLES = {
         "dropout": choice(0.0, 0.1, 0.2, 0.3),
         "predictor_dropout": choice(0.0, 0.2, 0.4),
         "loss": choice("soft_bce", "bpr", "hinge"),
-        "hinge_margin": choice(0.01, 0.1, 0.5),  # read by the hinge loss alone
+        "hinge_margin": choice(0.01, 0.1, 0.5),  # for the hinge loss alone
         "kernel_share": uniform(0.0, 0.4),
     },
 }
 
 
 @dataclass
-class Config(sweep.Config):
+class Config(SweepConfig):
     space: str = setting("nasbench101", "search space", ("nasbench101", "nasbench201"))
 
 
-main = partial(sweep.main, Config, TABLES, __doc__)
+main = partial(run_sweep, Config, TABLES, __doc__)
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

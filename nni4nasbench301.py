@@ -1,20 +1,20 @@
-"""Search hyper-parameters for NAS-Bench-301 with NNI: of pre-training, of fine-tuning, of training from scratch.
+"""Search hyper-parameters of pre-training, fine-tuning or training from scratch on NAS-Bench-301 with NNI.
 
     python gen_json_301.py --n 5000 --out cells.jsonl --oracle nasbench301_yahpo.onnx
     python nni4nasbench301.py --stage finetune --labels cells.jsonl --trials 20 --concurrency 2
     python nni4nasbench301.py --stage pretrain --labels cells.jsonl -- --iterations 200
 
-The DARTS space, whose cells they are, takes what is found here: sweep it with --space darts only where its labels differ.
+The DARTS space has the same cells and takes the settings found here; sweep it with --space darts only if its
+labels differ.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 
-import runtime
-import sweep
-from runtime import setting
-from sweep import choice, log_uniform, uniform
+from runtime.errors import main_guard
+from runtime.settings import setting
+from sweeps.launch import SweepConfig, choice, log_uniform, run_sweep, uniform
 
 TABLES = {
     "pretrain": {
@@ -39,7 +39,7 @@ TABLES = {
         "dropout": choice(0.0, 0.1, 0.2),
         "predictor_dropout": choice(0.0, 0.25, 0.5),
         "loss": choice("soft_bce", "bpr", "hinge"),
-        "hinge_margin": choice(0.01, 0.1),  # read by the hinge loss alone
+        "hinge_margin": choice(0.01, 0.1),  # for the hinge loss alone
         "child_tuning_p": choice(0.8, 1.0),
         "kernel_share": uniform(0.0, 0.3),
     },
@@ -63,11 +63,11 @@ TABLES = {
 
 
 @dataclass
-class Config(sweep.Config):
+class Config(SweepConfig):
     space: str = setting("nasbench301", "search space", ("nasbench301", "darts"))
 
 
-main = partial(sweep.main, Config, TABLES, __doc__)
+main = partial(run_sweep, Config, TABLES, __doc__)
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

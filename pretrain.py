@@ -1,10 +1,11 @@
 """Pre-train a graph encoder on unlabelled architectures.
 
     python pretrain.py --space nasbench201 --save runs/pretrain/nasbench201
-    python pretrain.py --space nasbench101 --save runs/pretrain/gat101 --param local:params/pretrain_nasbench101.json
+    python pretrain.py --space nasbench101 --save runs/gat101 --param local:params/pretrain_nasbench101.json
     python pretrain.py --space nasbench201 --save runs/pretrain/graphcl --model_type graphcl
 
-Writes last.pt (the encoder; also what --resume goes on from), config.json, log.jsonl and TensorBoard curves to --save.
+--save gets last.pt (the encoder, from which --resume continues), config.json, log.jsonl and TensorBoard
+curves.
 """
 from __future__ import annotations
 
@@ -17,107 +18,147 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import finetune
-import runtime
 import spaces
-from models import ENCODERS, build_encoder
 from models.batch import Batch
-from models.contrastive import Viewing
+from models.encoders import ENCODERS, build_encoder, encoder_config
 from models.metrics import kendall_tau
-from models.pretext import MODEL_TYPES, TASKS, Hiding, Pretext, target_table, total
-from runtime import setting
-from spaces import InputError, labels as label_tables
-from spaces.protocols import PROTOCOLS, split
+from models.predictor.fit import (
+    Examples,
+    PredictorRecipe,
+    fit_ensemble,
+    new_networks,
+    score_ensemble,
+    warm_cosine,
+)
+from models.pretext.regression import target_table
+from models.pretext.tasks import MODEL_TYPES, TASKS, MaskSettings, Pretext, total
+from models.pretext.two_view import ViewSettings
+from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.errors import InputError, main_guard
+from runtime.files import write_json
+from runtime.log import Log, console, output, progress_bar
+from runtime.seeding import choose_device, mix, rng_state, seeded, set_rng_state
+from runtime.settings import check_same, fingerprint, parse, report_to_sweep, setting
+from spaces import Space
+from spaces.base import Graphs
+from spaces.labels.protocols import RANKING_PROTOCOLS, split
+from spaces.labels.read import read_architectures, read_labels
+
+SAVE_SECONDS = 60  # at most between two checkpoints
 
 
 @dataclass
 class Config:
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
-    save: str = setting("runs/pretrain/default", "folder for last.pt, config.json, log.jsonl and TensorBoard curves")
-    param: str = setting("default", "settings from local:FILE (see params/), from a running sweep (nni), or default")
+    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    save: str = setting(
+        "runs/pretrain/default", "folder for last.pt, config.json, log.jsonl and TensorBoard curves",
+        role="output")
+    param: str = setting(
+        "default", "settings from local:FILE (see params/), from a running sweep (nni), or default",
+        role="output")
     base_model: str = setting("transformer", "encoder", tuple(ENCODERS))
     width: int = setting(64, "width D of the encoder", within=(1, 4096))
     layers: int = setting(4, "layers of the encoder", within=(1, 100))
     heads: int = setting(4, "attention heads of the encoder", within=(1, 64))
-    direction: bool = setting(True, "transformer: tell forward from backward (off = an ablation)")
+    direction: bool = setting(True, "transformer: tell forward from backward edges (off = an ablation)")
     dropout: float = setting(0.2, "dropout of the encoder", within=(0, 0.95))
-    tasks: str = setting("mask,flow,signature,properties,contrast",
-                         f"pretext tasks, a comma list of {', '.join(TASKS)} (models/pretext.py)")
-    model_type: str = setting("", "one task in place of --tasks, by the name that the paper's code has for it (mae = mask)",
-                              ("", *MODEL_TYPES))
-    mask_ratio: float = setting(0.5, "share of a graph's vertices whose operation is masked: max(1, round(ratio n)) of n",
-                                within=(0, 1))
-    pretrain_target: str = setting("masked", "vertices that the loss looks at", ("masked", "all"))
-    edge_ratio: float = setting(0.3, "task edges: share of the pairs of vertices that are hidden", within=(0, 1))
-    view_ratio: float = setting(0.25, "task contrast: share of the vertices whose operation a view hides", within=(0, 1))
-    temperature: float = setting(0.2, "tasks contrast, graphcl, grace: of the softmax; GRACE's authors: 0.4 to 0.9",
-                                 within=(0.01, 10))
-    edge_drop: float = setting(0.2, "tasks graphcl, bgrl, grace, barlow_twins: probability that a view drops an edge",
-                               within=(0, 1))
-    feature_mask: float = setting(0.2, "the same tasks: share of the vocabulary that a view masks, all vertices with it "
-                                       "(graphcl: share of the vertices)", within=(0, 1))
-    node_drop: float = setting(0.2, "task graphcl: share of a graph's vertices that a view drops", within=(0, 0.5))
-    teleport: float = setting(0.2, "task mvgrl: teleport probability of the PageRank diffusion; lower spreads further",
-                              within=(0.01, 0.99))
-    target_momentum: float = setting(0.99, "task bgrl: momentum of the target encoder at the first step; it rises to 1",
-                                     within=(0, 1))
-    batch_size: int = setting(512, "graphs a step", within=(1, math.inf))
+    tasks: str = setting(
+        "mask,flow,signature,properties,contrast",
+        f"pretext tasks, a comma list of {', '.join(TASKS)} (models/pretext/tasks.py)")
+    model_type: str = setting(
+        "", "a single task in place of --tasks, by its name in the paper's code (mae = mask)",
+        ("", *MODEL_TYPES))
+    mask_ratio: float = setting(
+        0.5, "share of a graph's operations that are masked: max(1, round(ratio n)) of n vertices",
+        within=(0, 1))
+    pretrain_target: str = setting("masked", "vertices that enter the loss", ("masked", "all"))
+    edge_ratio: float = setting(0.3, "task edges: share of the vertex pairs that are hidden", within=(0, 1))
+    view_ratio: float = setting(
+        0.25, "task contrast: share of the operations that a view masks", within=(0, 1))
+    temperature: float = setting(
+        0.2, "tasks contrast, graphcl, grace: temperature of the softmax (GRACE's authors: 0.4 to 0.9)",
+        within=(0.01, 10))
+    edge_drop: float = setting(
+        0.2, "tasks graphcl, bgrl, grace, barlow_twins: probability that a view drops an edge", within=(0, 1))
+    feature_mask: float = setting(
+        0.2, "the same tasks: share of the operations of the vocabulary that a view masks at all their "
+        "vertices (graphcl: share of the vertices)", within=(0, 1))
+    node_drop: float = setting(
+        0.2, "task graphcl: share of a graph's vertices that a view drops", within=(0, 0.5))
+    teleport: float = setting(
+        0.2, "task mvgrl: teleport probability of the PageRank diffusion; lower spreads further",
+        within=(0.01, 0.99))
+    target_momentum: float = setting(
+        0.99, "task bgrl: momentum of the target encoder at the first step, rising to 1", within=(0, 1))
+    batch_size: int = setting(512, "graphs per step", within=(1, math.inf))
     iterations: int = setting(600, "steps", within=(1, math.inf))
     lr: float = setting(2e-3, "peak learning rate (AdamW, cosine after warm-up)", within=(0, math.inf))
     weight_decay: float = setting(1e-2, "AdamW weight decay", within=(0, math.inf))
     warmup: float = setting(0.05, "share of the steps in which the learning rate rises", within=(0, 1))
-    archs: int = setting(60_000, "architectures to train on, drawn uniformly from a larger space; 0 = the whole space",
-                          within=(0, math.inf))
-    data: str = setting("", "train on the architectures of this file (gen_json_301.py) instead")
-    cell_marks: bool = setting(True, "DARTS spaces: tell the normal from the reduction cell (off = the paper's graph)")
-    seed: int = setting(0, "seed of weights, architectures, batches and masks", within=(0, math.inf))
-    resume: bool = setting(False, "go on from last.pt in --save")
-    labels: str = setting("", "label table for a small fine-tuning probe every tenth of the run; it is logged and "
-                            "chooses nothing here (in a sweep the last one is the trial's result)")
-    dataset: str = setting("cifar10", "dataset of a label table with several", ("cifar10", "cifar100", "ImageNet16-120"))
-    protocol: str = setting("", "protocol of the probe; empty = by space", ("", *PROTOCOLS))
-    finetune_train_samples: int = setting(100, "labels of the probe", within=(2, math.inf))
-    finetune_batch_size: int = setting(0, "labels a step of the probe; 0 = 64", within=(0, math.inf))
-    finetune_fixed_encoder: bool = setting(False, "freeze the encoder in the probe")
-    export: str = setting("", "at the end also write the bare encoder (no optimiser, no heads) to this file, to pass on")
-    tensorboard: bool = setting(True, "write TensorBoard curves")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-    threads: int = setting(0, "CPU threads of torch; 0 = torch's choice")
+    archs: int = setting(
+        60_000, "architectures to train on, drawn uniformly from a larger space (0 = the whole space)",
+        within=(0, math.inf), role="data")
+    data: str = setting(
+        "", "file of architectures to train on instead, as gen_json_301.py writes it", role="data")
+    cell_marks: bool = setting(
+        True, "DARTS spaces: mark vertices as normal or reduction cell (off = the paper's graph)")
+    seed: int = setting(
+        0, "seed of weights, architectures, batches and masks", within=(0, math.inf), role="data")
+    resume: bool = setting(False, "continue from last.pt in --save, if it exists", role="output")
+    labels: str = setting(
+        "", "label table for a small fine-tuning probe after each tenth of the run; it is logged and chooses "
+        "nothing here (in a sweep, the last probe is the trial's result)", role="output")
+    dataset: str = setting(
+        "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),
+        role="output")
+    protocol: str = setting(
+        "", "protocol of the probe (empty = by space)", ("", *RANKING_PROTOCOLS), role="output")
+    finetune_train_samples: int = setting(100, "labels of the probe", within=(2, math.inf), role="output")
+    finetune_batch_size: int = setting(
+        0, "batch size of the probe (0 = 64)", within=(0, math.inf), role="output")
+    finetune_fixed_encoder: bool = setting(False, "freeze the encoder in the probe", role="output")
+    export: str = setting(
+        "", "file for the bare encoder (no optimiser, no heads), written at the end", role="output")
+    tensorboard: bool = setting(True, "write TensorBoard curves", role="output")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
+    threads: int = setting(0, "CPU threads of torch (0 = torch's choice)", role="machine")
 
 
 def main(argv: list[str] | None = None) -> float:
     """Returns the mean loss of the last tenth of the run."""
-    config = runtime.parse(Config, argv, __doc__)
-    device = runtime.choose_device(config.device, config.threads)
+    config = parse(Config, argv, __doc__)
+    device = choose_device(config.device, config.threads)
     tasks = (MODEL_TYPES[config.model_type],) if config.model_type else parse_tasks(config.tasks)
     folder = Path(config.save).expanduser()
     if config.export and Path(config.export).is_dir():
         raise InputError(f"--export {config.export} is a folder: name a file")
     if (folder / "last.pt").exists() and not config.resume:
-        raise InputError(f"{folder} holds a run already: add --resume to go on with it, or give another --save")
+        raise InputError(
+            f"{folder} holds a run already: go on with --resume or give another --save")
     space = spaces.get(config.space, config.cell_marks)
     table = Batch.of(architectures(config, space)).to(device)
-    with runtime.console.status("computing the targets of the pretext tasks"):
-        target, widths = target_table(table, tasks, space.ops)
-    with runtime.seeded(config.seed, 1):
-        encoder = build_encoder(runtime.encoder_settings(config), len(space.ops))
-        hiding = Hiding(config.mask_ratio, config.pretrain_target, config.edge_ratio, config.view_ratio, config.temperature)
-        viewing = Viewing(*(getattr(config, name) for name in Viewing._fields))
-        pretext = Pretext(encoder, tasks, widths, hiding, viewing)
-    return train(config, space, (table, target), pretext.to(device), Probe(config, space, device), folder)
+    with console.status("computing the targets of the pretext tasks"):
+        target, target_sizes = target_table(table, tasks, space.ops)
+    run = Run(config, space, new_pretext(config, tasks, target_sizes, len(space.ops)).to(device))
+    probe = Probe(config, space, device)
+    if (folder / "last.pt").exists():
+        run.restore(folder / "last.pt")
+    write_json(folder / "config.json", dataclasses.asdict(config))
+    train(run, table, target, probe, folder)
+    return conclude(run, folder)
 
 
-def architectures(config: Config, space) -> spaces.Graphs:
-    """The graphs to train on. Nothing here reads a label."""
+def architectures(config: Config, space) -> Graphs:
+    """The graphs to train on; no label is read."""
     if config.data:
-        return space.encode_keys(label_tables.read_architectures(config.data, space))
+        return space.encode_keys(read_architectures(config.data, space))
     if config.archs and (space.size is None or config.archs < space.size):
         return space.table(config.archs, np.random.default_rng([config.seed, 0]))
     return space.table()
 
 
 def parse_tasks(text: str) -> tuple[str, ...]:
-    """'mask,flow' -> ("mask", "flow"), in the order of TASKS."""
+    """Parses 'mask,flow' to ("mask", "flow"), in the order of TASKS."""
     given = text.split(",")
     unknown = [task for task in given if task not in TASKS]
     if unknown or len(set(given)) < len(given):
@@ -125,123 +166,175 @@ def parse_tasks(text: str) -> tuple[str, ...]:
     return tuple(task for task in TASKS if task in given)
 
 
-def train(config: Config, space, data: tuple, pretext: Pretext, probe: Probe, folder: Path) -> float:
-    """data = (table of N graphs, targets [N, V, T] or None). Returns the mean loss of the last tenth."""
-    table, target = data
-    device = table.ops.device
-    optimiser = torch.optim.AdamW(pretext.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    generator = torch.Generator(device).manual_seed(runtime.mix(config.seed, 2))
-    start, losses, seconds, resumed = 0, [], 0.0, None
-    if config.resume and (folder / "last.pt").exists():
-        resumed = restore(config, folder / "last.pt", pretext, optimiser, generator)
-        start, losses, seconds = resumed["step"], resumed["losses"], resumed["seconds"]
-    runtime.write_json(folder / "config.json", dataclasses.asdict(config))
-    log = runtime.Log(folder, config.tensorboard, keep=start)
-    tenth = max(1, config.iterations // 10)
-    saved, began = time.time(), time.time() - seconds
-    pretext.train()
-    with runtime.progress() as bar, runtime.seeded(config.seed, 3):
-        if resumed:
-            runtime.set_rng_state(resumed["rng"])
-        line = bar.add_task(f"pretrain {config.space}", total=config.iterations, completed=start)
-        for step in range(start, config.iterations):
-            optimiser.param_groups[0]["lr"] = config.lr * finetune.warm_cosine(step / config.iterations, config.warmup)
-            index = torch.randint(table.graphs, (config.batch_size,), generator=generator, device=device)  # [B]
-            parts = pretext(table.rows(index), None if target is None else target[index].float(), generator)
-            loss = total(parts)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(pretext.parameters(), 5.0)
-            optimiser.step()
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise InputError(f"pre-training diverged at step {step + 1} (the loss is {losses[-1]}): lower --lr; "
-                                 f"what {folder / 'last.pt'} holds, if anything, is from before")
-            bar.update(line, advance=1, description=f"pretrain {config.space} loss {np.mean(losses[-50:]):.4f}")
-            done = step + 1
-            if done % tenth == 0 or done == config.iterations:
-                extra = probe.measure(pretext.encoder)
+def new_pretext(
+    config: Config, tasks: tuple[str, ...], target_sizes: dict[str, int], operations: int
+) -> Pretext:
+    """Builds the encoder and the heads of its tasks, with initial weights from the seed."""
+    masks = MaskSettings(
+        config.mask_ratio, config.pretrain_target, config.edge_ratio, config.view_ratio, config.temperature)
+    views = ViewSettings(*(getattr(config, name) for name in ViewSettings._fields))
+    with seeded(config.seed, 1):
+        return Pretext(build_encoder(encoder_config(config), operations), tasks, target_sizes, masks, views)
+
+
+class Run:
+    """A pre-training run: all state that a step changes, and its checkpoint; `step` steps are done."""
+
+    def __init__(self, config: Config, space: Space, pretext: Pretext):
+        self.config, self.space, self.pretext = config, space, pretext
+        self.device = next(pretext.parameters()).device
+        self.optimiser = torch.optim.AdamW(
+            pretext.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        self.generator = torch.Generator(self.device).manual_seed(mix(config.seed, 2))
+        self.step, self.losses, self.seconds = 0, [], 0.0
+        self.rng = None  # states of torch's own generators, after a restart
+
+    def advance(self, table: Batch, target: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Makes one optimiser step on a batch of the N graphs; returns the loss of each task.
+
+        target: [N, V, T] or None.
+        """
+        config = self.config
+        self.optimiser.param_groups[0]["lr"] = config.lr * warm_cosine(
+            self.step / config.iterations, config.warmup)
+        index = torch.randint(
+            table.num_graphs, (config.batch_size,), generator=self.generator, device=self.device)  # [B]
+        parts = self.pretext(
+            table.rows(index), None if target is None else target[index].float(), self.generator)
+        loss = total(parts)
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.pretext.parameters(), 5.0)
+        self.optimiser.step()
+        self.losses.append(loss.item())
+        self.step += 1
+        return parts
+
+    @property
+    def tenth(self) -> int:
+        """The number of steps in a tenth of the run."""
+        return max(1, self.config.iterations // 10)
+
+    @property
+    def loss(self) -> float:
+        """The mean loss of the last tenth of the run."""
+        return float(np.mean(self.losses[-self.tenth:]))
+
+    def bare_encoder(self) -> dict:
+        """The part of a checkpoint that other scripts start from: the encoder, no optimiser, no heads."""
+        return {
+            "space": self.config.space,
+            "ops": list(self.space.ops),
+            "encoder": encoder_config(self.config),
+            "cell_marks": self.config.cell_marks,
+            "weights": {name: value.cpu() for name, value in self.pretext.encoder.state_dict().items()},
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes the bare encoder and all state that --resume needs."""
+        save_checkpoint(
+            path,
+            **self.bare_encoder(),
+            config=dataclasses.asdict(self.config),
+            rng=rng_state(),
+            pretext=self.pretext.state_dict(),
+            optimiser=self.optimiser.state_dict(),
+            step=self.step,
+            losses=self.losses,
+            seconds=self.seconds,
+            generator=self.generator.get_state(),
+        )
+
+    def restore(self, path: Path) -> None:
+        """Reads the state of a checkpoint; raises InputError if it is of another run, device or project."""
+        content = load_checkpoint(
+            path, ("config", "pretext", "optimiser", "step", "losses", "seconds", "generator", "rng"))
+        check_same(content["config"], fingerprint(self.config), path)
+        if content["rng"].keys() != rng_state().keys():
+            raise InputError(f"{path} was made on another kind of device: resume it with the same --device")
+        self.pretext.load_state_dict(content["pretext"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.generator.set_state(content["generator"])
+        self.step, self.losses, self.seconds = content["step"], content["losses"], content["seconds"]
+        self.rng = content["rng"]
+
+
+def train(run: Run, table: Batch, target: torch.Tensor | None, probe: Probe, folder: Path) -> None:
+    """Makes the remaining steps; logs every tenth of the run, and saves then, at the end and every minute."""
+    config, log = run.config, Log(folder, run.config.tensorboard, keep=run.step)
+    began, saved = time.time() - run.seconds, time.time()
+    run.pretext.train()
+    with progress_bar() as bar, seeded(config.seed, 3):
+        if run.rng:
+            set_rng_state(run.rng)
+        line = bar.add_task(f"pretrain {config.space}", total=config.iterations, completed=run.step)
+        while run.step < config.iterations:
+            parts = run.advance(table, target)
+            if not math.isfinite(run.losses[-1]):
+                raise InputError(f"pre-training diverged at step {run.step} (the loss is {run.losses[-1]}): "
+                                 f"lower --lr; {folder / 'last.pt'}, if it exists, is from an earlier step")
+            bar.update(
+                line, advance=1, description=f"pretrain {config.space} loss {np.mean(run.losses[-50:]):.4f}")
+            due = run.step % run.tenth == 0 or run.step == config.iterations
+            if due:
+                extra = probe.measure(run.pretext.encoder)
                 if extra:
-                    runtime.report(config.param, extra["probe_tau"], final=done == config.iterations)
+                    report_to_sweep(config.param, extra["probe_tau"], final=run.step == config.iterations)
                 extra |= {f"loss_{name}": part.item() for name, part in parts.items()}
-                log.write(done, loss=float(np.mean(losses[-tenth:])), lr=optimiser.param_groups[0]["lr"], **extra)
-            if time.time() - saved > 60 or done == config.iterations or done % tenth == 0:
-                state = {"pretext": pretext.state_dict(), "optimiser": optimiser.state_dict(), "step": done,
-                         "losses": losses, "seconds": time.time() - began, "generator": generator.get_state()}
-                save(folder / "last.pt", config, bare_encoder(config, space, pretext), state)
+                log.write(run.step, loss=run.loss, lr=run.optimiser.param_groups[0]["lr"], **extra)
+            if due or time.time() - saved > SAVE_SECONDS:
+                run.seconds = time.time() - began
+                run.save(folder / "last.pt")
                 saved = time.time()
     log.close()
-    final = float(np.mean(losses[-tenth:]))
+
+
+def conclude(run: Run, folder: Path) -> float:
+    """Writes result.json and --export, if given; returns the mean loss of the last tenth."""
+    config = run.config
     if config.export:
-        runtime.save_checkpoint(Path(config.export).expanduser(), **bare_encoder(config, space, pretext))
-    runtime.write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": final,
-                                                "seconds": round(time.time() - began, 1)})
-    runtime.output.print(f"{config.space}: {config.iterations} steps, loss {final:.4f}; written: {folder / 'last.pt'}")
-    return final
-
-
-def save(path: Path, config: Config, encoder: dict, state: dict) -> None:
-    """encoder: what it takes to use it elsewhere; state: what it takes to go on."""
-    runtime.save_checkpoint(path, **encoder, config=dataclasses.asdict(config), rng=runtime.rng_state(), **state)
-
-
-def bare_encoder(config: Config, space, pretext: Pretext) -> dict:
-    """What it takes to use the encoder elsewhere."""
-    return {"space": config.space, "ops": list(space.ops), "encoder": runtime.encoder_settings(config),
-            "cell_marks": config.cell_marks,
-            "weights": {name: value.cpu() for name, value in pretext.encoder.state_dict().items()}}
-
-
-def restore(config: Config, path: Path, pretext, optimiser, generator) -> dict:
-    """Load last.pt into the running objects; a setting that would change the run's course must be as it was."""
-    needs = ("config", "pretext", "optimiser", "step", "losses", "seconds", "generator", "rng")
-    content = runtime.load_checkpoint(path, needs)
-    free = {"save", "param", "resume", "export", "labels", "dataset", "protocol", "tensorboard", "device", "threads"}
-    for name, value in dataclasses.asdict(config).items():
-        if name not in free and not name.startswith("finetune_") and content["config"].get(name) != value:
-            raise InputError(f"{path} was made with {name} = {content['config'].get(name)!r}, not {value!r}: "
-                             "give the same to --resume, or another --save")
-    if content["rng"].keys() != runtime.rng_state().keys():
-        raise InputError(f"{path} was made on another kind of device: resume it with the same --device")
-    pretext.load_state_dict(content["pretext"])
-    optimiser.load_state_dict(content["optimiser"])
-    generator.set_state(content["generator"])
-    return content
+        save_checkpoint(Path(config.export).expanduser(), **run.bare_encoder())
+    write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": run.loss,
+                                        "seconds": round(run.seconds, 1)})
+    output.print(
+        f"{config.space}: {config.iterations} steps, loss {run.loss:.4f}; written: {folder / 'last.pt'}")
+    return run.loss
 
 
 class Probe:
-    """Fine-tunes a copy of the encoder on a few labels, to see how pre-training goes. Nothing is chosen by it."""
+    """Fine-tunes a copy of the encoder on a few labels, to show how pre-training goes; chooses nothing."""
 
-    CELLS = 2000  # evaluated on at most so many: a probe is a look, not a result
+    CELLS = 2000  # cells evaluated, at most: a probe is a look, not a result
 
     def __init__(self, config: Config, space, device: torch.device):
         self.space, self.labels = space, None
         if not config.labels:
             return
-        self.labels = label_tables.read(config.labels, space, config.dataset)
-        self.recipe = finetune.Recipe(finetune_batch_size=config.finetune_batch_size,
+        self.labels = read_labels(config.labels, space, config.dataset)
+        self.recipe = PredictorRecipe(finetune_batch_size=config.finetune_batch_size,
                                       finetune_fixed_encoder=config.finetune_fixed_encoder)
-        self.encoder = runtime.encoder_settings(config)
+        self.encoder = encoder_config(config)
         self.protocol = config.protocol or space.protocol
         self.split = split(self.labels, self.protocol, config.finetune_train_samples, config.seed)
         seen = np.random.default_rng([config.seed, 5]).permutation(self.split.evaluation)[: self.CELLS]  # [E]
         self.n = len(self.split.train)
         rows = np.concatenate([self.split.train, seen])  # [n + E]
         self.table = Batch.of(space.encode_keys([self.labels.keys[row] for row in rows])).to(device)
-        self.train_label = getattr(self.labels, PROTOCOLS[self.protocol].train)[self.split.train]  # [n]
+        self.train_label = getattr(self.labels, RANKING_PROTOCOLS[self.protocol].train)[
+            self.split.train]  # [n]
         self.truth = getattr(self.labels, self.split.target)[seen]  # [E]
 
     def measure(self, encoder: torch.nn.Module) -> dict:
-        """{"probe_tau": tau} of a predictor fitted from the encoder's present weights; {} without labels."""
+        """{"probe_tau": tau} of a predictor fitted from the encoder's current weights; {} without labels."""
         if self.labels is None:
             return {}
         checkpoint = {"encoder": self.encoder, "weights": encoder.state_dict()}
-        predictors = finetune.new_predictors(self.recipe, len(self.space.ops), checkpoint, [0])
-        examples = finetune.Examples(self.table, np.arange(self.n)[None], self.train_label[None], [0])
-        ensemble = finetune.fit(self.recipe, predictors, examples)
-        scores = finetune.score(ensemble, self.table, np.arange(self.n, self.table.graphs))[0]  # [E]
+        networks = new_networks(self.recipe, len(self.space.ops), checkpoint, [0])
+        examples = Examples(self.table, np.arange(self.n)[None], self.train_label[None], [0])
+        ensemble = fit_ensemble(self.recipe, networks, examples)
+        scores = score_ensemble(ensemble, self.table, np.arange(self.n, self.table.num_graphs))[0]  # [E]
         return {"probe_tau": kendall_tau(scores, self.truth)}
 
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

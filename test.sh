@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# The whole suite on a fresh machine: .venv, requirements, pytest. Arguments go to pytest: bash test.sh -k losses
+# The whole suite on a fresh machine: .venv, requirements, ruff, import-linter, pytest. Arguments go to pytest:
+#   bash test.sh -k losses        bash test.sh -m "not slow"
 set -euo pipefail
 cd "$(dirname "$0")"
-source setup.sh
+source scripts/setup.sh
 make_environment
 export OMP_NUM_THREADS=1 MPLBACKEND=Agg
+.venv/bin/ruff check .
+PYTHONPATH=$PWD .venv/bin/lint-imports --no-cache --no-logo
 exec .venv/bin/python -m pytest -q --durations=10 "$@"

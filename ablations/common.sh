@@ -20,7 +20,7 @@
 set -euo pipefail
 HERE=$PWD NAME=$(basename "$0" .sh)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source setup.sh
+source scripts/setup.sh
 case "${1:-}" in -h|--help)
     sed -n '2,/^$/s/^# \{0,1\}//p' "ablations/$NAME.sh"
     sed -n '1,/^set/s/^# \{0,1\}//p' ablations/common.sh

@@ -1,4 +1,4 @@
-"""The grid of an ablation as the scripts beside this file write it: what every setting shares, then a line a setting.
+"""Reads the grid of an ablation, as the scripts in this folder write it: shared lines, then one per setting.
 
     name: masking_ratio
     title: share of the operations that is masked
@@ -11,9 +11,9 @@
     5 %     | .601         | --mask_ratio 0.05 |
     random  |              | -                 | --finetune_fixed_encoder
 
-A setting adds its flags of pretrain.py and finetune.py to those that all share, and wins where both name one; `-` means
-that nothing is pre-trained. The paper's numbers stand in the order of the sizes that the heading names. {tenth} is a tenth
-of the labels. A blank line ends the grid, so a text can hold several.
+A setting adds its flags of pretrain.py and finetune.py to the shared ones, and overrides these; `-` means
+without pre-training. The paper's numbers are in the order of the sizes in the heading. {tenth} is a tenth of
+the labels. A blank line ends a grid, so a text can have several.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from spaces import InputError
+from runtime.errors import InputError
 
 SHARED = ("name", "title", "sizes", "labels", "cells", "pretrain", "finetune")
 COLUMNS = 4
@@ -29,7 +29,7 @@ COLUMNS = 4
 
 @dataclass(frozen=True)
 class Setting:
-    """A line: its name, {labels: the paper's tau}, and the flags it adds; pretrain is None where nothing is pre-trained."""
+    """One line: its name, {labels: the paper's tau}, and its flags; pretrain is None without pre-training."""
 
     name: str
     paper: dict[int, float]
@@ -39,7 +39,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Grid:
-    """sizes: numbers of labels to fine-tune on; labels: where they come from; cells: how many of these are used, 0 = all."""
+    """The settings of an ablation and their shared lines.
+
+    sizes: numbers of labels to fine-tune on; labels: their source; cells: how many cells of it are used
+    (0 = all).
+    """
 
     name: str
     title: str
@@ -52,7 +56,7 @@ class Grid:
 
 
 def read(text: str) -> list[Grid]:
-    """The grids in a text, one or more. InputError for a line that makes no sense."""
+    """Reads the grids in a text, one or more; raises InputError for a line that makes no sense."""
     grids = [read_one(block.strip().splitlines()) for block in re.split(r"\n[ \t]*\n", text) if block.strip()]
     if not grids:
         raise InputError("no grid was given: run one of the scripts in ablations/")
@@ -72,7 +76,8 @@ def read_one(lines: list[str]) -> Grid:
                              "'name | paper | flags of pretrain.py | flags of finetune.py'")
     missing = [name for name in SHARED if name not in shared]
     if missing or len(rows) < 2:
-        raise InputError(f"grid {shared.get('name', '')}: it lacks {', '.join(missing) or 'settings below its heading'}")
+        raise InputError(f"grid {shared.get('name', '')}: it lacks "
+                         f"{', '.join(missing) or 'settings below its heading'}")
     name, (heading, *rows) = shared["name"], rows
     at = whole_numbers(heading[1], name)
     settings = tuple(Setting(row[0], dict(zip(at, paper_numbers(row, len(at), name))),
@@ -84,12 +89,12 @@ def read_one(lines: list[str]) -> Grid:
     if not sizes or min(sizes) < 2:
         raise InputError(f"grid {name}: sizes {shared['sizes']!r}: give numbers of labels, like 100,424")
     cells, *_ = *whole_numbers(shared["cells"], name), 0
-    return Grid(name, shared["title"], sizes, shared["labels"], cells, flags(shared["pretrain"]), flags(shared["finetune"]),
-                settings)
+    return Grid(name, shared["title"], sizes, shared["labels"], cells, flags(shared["pretrain"]),
+                flags(shared["finetune"]), settings)
 
 
 def whole_numbers(text: str, name: str) -> tuple[int, ...]:
-    """Those in a text, in their order."""
+    """The whole numbers in a text, in their order; raises InputError if one is there twice."""
     numbers = tuple(map(int, re.findall(r"\d+", text)))
     if len(set(numbers)) < len(numbers):
         raise InputError(f"grid {name}: a number stands twice in {text!r}")
@@ -102,7 +107,8 @@ def paper_numbers(row: list[str], most: int, name: str) -> list[float]:
         if len(numbers) > most:
             raise ValueError
     except ValueError:
-        raise InputError(f"grid {name}, {row[0]}: {row[1]!r} must be at most {most} numbers, one a size of the heading") from None
+        raise InputError(f"grid {name}, {row[0]}: {row[1]!r} must be at most {most} numbers, one per size of "
+                         "the heading") from None
     return numbers
 
 
@@ -111,5 +117,5 @@ def flags(text: str) -> tuple[str, ...]:
 
 
 def filled(given: tuple[str, ...], n: int) -> tuple[str, ...]:
-    """The flags for n labels."""
+    """The flags for n labels, with {tenth} replaced."""
     return tuple(flag.replace("{tenth}", str(max(2, n // 10))) for flag in given)

@@ -1,4 +1,4 @@
-"""The label table that an ablation reads: so many cells of a larger table, or of what a surrogate labels."""
+"""The label table of an ablation: a given number of cells of a larger table, or labelled by a surrogate."""
 from __future__ import annotations
 
 import json
@@ -10,15 +10,17 @@ import gen_json_301
 from ablations.grid import Grid
 from ablations.jobs import content, digest
 from finetune import Config
-from spaces import InputError, get, labels as label_tables
-from spaces.cache import atomic_write
+from runtime.errors import InputError
+from runtime.files import write_text
+from spaces import get
+from spaces.labels.read import Labels, read_labels
 
 
 def table(grid: Grid, config: Config, out: Path) -> str:
-    """What finetune.py gets as --labels: grid.labels itself, or a file in the folder `out` made once.
+    """The --labels of finetune.py: grid.labels itself, or a file made once in the folder `out`.
 
-    From a larger table, grid.cells of the cells with a validation accuracy are drawn uniformly and for all alike; other
-    cells are left out. A surrogate (.onnx, or a folder) labels as many cells of its own drawing.
+    From a larger table, grid.cells of the cells with a validation accuracy are drawn uniformly, the same for
+    all settings; other cells are left out. A surrogate (.onnx, or a folder) labels as many random cells.
     """
     source = Path(grid.labels).expanduser()
     origin = digest([content(grid.labels), config.space, config.dataset, config.run])
@@ -33,18 +35,18 @@ def table(grid: Grid, config: Config, out: Path) -> str:
     if made.exists():
         return str(made)
     space = get(config.space, config.cell_marks)
-    known = label_tables.read(grid.labels, space, config.dataset, config.run)
+    known = read_labels(grid.labels, space, config.dataset, config.run)
     labelled = np.flatnonzero(~np.isnan(known.val))  # [L]
-    by_key = labelled[np.argsort([known.keys[row] for row in labelled])]  # [L]: whatever the order of the file
+    by_key = labelled[np.argsort([known.keys[row] for row in labelled])]  # [L], for any order of the file
     chosen = np.sort(np.random.default_rng(0).permutation(by_key)[:grid.cells])
     write(made, known.select(chosen))
     return str(made)
 
 
-def write(path: Path, known: label_tables.Labels) -> None:
-    """As JSON lines with percent."""
+def write(path: Path, known: Labels) -> None:
+    """Writes the labels as JSON lines, in percent."""
     rows = [{"header": {"oracle": known.name}}]
     for key, val, test in zip(known.keys, known.val.tolist(), known.test.tolist()):
         rows.append({"arch": key, "val_accuracy": val, "test_accuracy": None if np.isnan(test) else test})
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    atomic_write(path, lambda file: file.write(text.encode()))
+    write_text(path, text)

@@ -1,12 +1,12 @@
 """Run the grids of one or more ablations; each ends with a table, a JSON record and a picture.
 
-    bash ablations/masking_ratio.sh                               what a researcher calls: it writes a grid and runs this
-    PRINT=1 bash ablations/masking_ratio.sh > my.grid             the grid as text (ablations/grid.py), to change by hand
+    bash ablations/masking_ratio.sh                      the usual way: writes a grid and runs this script
+    PRINT=1 bash ablations/masking_ratio.sh > my.grid    the grid as text (ablations/grid.py), to edit by hand
     python -m ablations.run --grids my.grid --out runs/ablations --seeds 0-4 --jobs 2
 
-What is done is not repeated, and a killed run goes on where it stopped: a pre-training at its last checkpoint. A setting
-that several grids share is computed once. A setting that fails (a loss that diverges) is named at the end, and its grid
-has no table; the others have theirs.
+Finished runs are not repeated, and a killed run continues where it stopped, pre-training at its last
+checkpoint. A setting that several grids share is computed once. A setting that fails (if its loss diverges)
+is named at the end, and its grid gets no table; the other grids get theirs.
 """
 from __future__ import annotations
 
@@ -18,36 +18,41 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-import executors
 import finetune
-import runtime
-from ablations import grid as grids, labels, report
+from ablations import grid as grids
+from ablations import labels, report
 from ablations.grid import Grid, Setting
-from ablations.jobs import Job, Run, chains, work
+from ablations.jobs import AblationRun, Job, chains, work
 from figs import ablation as picture
-from runtime import setting
-from spaces import InputError
+from runtime.errors import InputError, main_guard
+from runtime.executors import ExecutorSettings, open_executor
+from runtime.files import write_json
+from runtime.log import output, progress_bar
+from runtime.settings import parse, parse_seeds, setting
 
 
 @dataclass
 class Config:
-    grids: str = setting("-", "text file with the grids; - = standard input")
-    out: str = setting("runs/ablations", "folder of the runs")
-    figs: str = setting("figs", "folder of the pictures, ABLATION_NAME.png")
-    results: str = setting("results", "folder of the records, ablation_NAME.json")
-    scale: str = setting("", "what the budget is called, for the record")
-    seeds: str = setting("0-4", "fine-tuning seeds, like 0,1,2 or 0-9; a setting is pre-trained once")
-    jobs: int = setting(1, "settings at a time, each in a process of its own", within=(1, 1024))
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-    threads: int = setting(0, "CPU threads of each; 0 = torch's choice, and 1 where there are several jobs")
+    grids: str = setting("-", "text file with the grids; - = standard input", role="data")
+    out: str = setting("runs/ablations", "folder of the runs", role="output")
+    figs: str = setting("figs", "folder of the pictures, ABLATION_NAME.png", role="output")
+    results: str = setting("results", "folder of the records, ablation_NAME.json", role="output")
+    scale: str = setting("", "name of the budget, for the record", role="data")
+    seeds: str = setting(
+        "0-4", "fine-tuning seeds, like 0,1,2 or 0-9; a setting is pre-trained once", role="data")
+    jobs: int = setting(
+        1, "settings at a time, each in a process of its own", within=(1, 1024), role="machine")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
+    threads: int = setting(
+        0, "CPU threads of each job (0 = torch's choice, or one if there are several --jobs)", role="machine")
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
     """Returns the records."""
-    config = runtime.parse(Config, argv, __doc__)
-    runtime.parse_seeds(config.seeds)
+    config = parse(Config, argv, __doc__)
+    parse_seeds(config.seeds)
     machine = ("--device", config.device, "--threads", str(config.threads or int(config.jobs > 1)))
-    run = Run(Path(config.out).expanduser(), config.seeds, machine)
+    run = AblationRun(Path(config.out).expanduser(), config.seeds, machine)
     plans = [plan(grid, run) for grid in grids.read(given(config.grids))]
     todo = chains((row.first, row.then) for p in plans for row in p.rows)
     records, failures = [], []
@@ -58,9 +63,9 @@ def main(argv: list[str] | None = None) -> list[dict]:
             records.append(conclude(p, config))
 
     report_finished()
-    # The bar has a console of its own: jobs in this process send what they print, their bars too, to files.
-    with (executors.open_executor(executors.Settings(jobs=config.jobs)) as executor,
-          runtime.progress(Console(file=sys.stderr)) as bar):
+    # The bar has its own console, as jobs in this process send their output, bars included, to files.
+    with (open_executor(ExecutorSettings(jobs=config.jobs)) as executor,
+          progress_bar(Console(file=sys.stderr)) as bar):
         for _, failure in bar.track(executor.map(work, todo), total=len(todo), description="encoders"):
             failures += [failure] if failure else []
             report_finished()
@@ -97,32 +102,33 @@ class Plan:
         return all(row.then.done for row in self.rows)
 
 
-def plan(grid: Grid, run: Run) -> Plan:
-    """InputError, before anything is computed, for flags that a script does not take."""
-    shared = runtime.parse(finetune.Config, list(grids.filled(grid.finetune, grid.sizes[0])), "finetune.py")
+def plan(grid: Grid, run: AblationRun) -> Plan:
+    """Plans the jobs of a grid; raises InputError, before any is computed, for flags that are not known."""
+    shared = parse(finetune.Config, list(grids.filled(grid.finetune, grid.sizes[0])), "finetune.py")
     source = labels.table(grid, shared, run.out / "labels")
-    return Plan(grid, tuple(Row(setting, n, run.pretraining(grid, setting), run.finetuning(grid, setting, source, n))
-                            for n in grid.sizes for setting in grid.settings))
+    return Plan(grid, tuple(
+        Row(setting, n, run.pretraining(grid, setting), run.finetuning(grid, setting, source, n))
+        for n in grid.sizes for setting in grid.settings))
 
 
 def conclude(plan: Plan, config: Config) -> dict:
-    """Of a grid that is done: print the table and whether the paper's order holds, write the record and the picture."""
+    """Reports a finished grid: prints the table and the paper's order, writes the record and the picture."""
     grid = plan.grid
     rows = [report.row(row.setting, row.n, row.then) for row in plan.rows]
     at_size = ([r for r in rows if r["n_labels"] == n] for n in grid.sizes)
     orderings = [found for found in map(report.ordering, at_size) if found]
-    record = {"name": grid.name, "scale": config.scale, "grid": dataclasses.asdict(grid), "seeds": config.seeds, "rows": rows,
-              "orderings": orderings}
+    record = {"name": grid.name, "scale": config.scale, "grid": dataclasses.asdict(grid),
+              "seeds": config.seeds, "rows": rows, "orderings": orderings}
     path = Path(config.results).expanduser() / f"ablation_{grid.name}.json"
     panel = Path(config.figs).expanduser() / f"ABLATION_{grid.name.upper()}.png"
-    runtime.write_json(path, record)
+    write_json(path, record)
     picture.plot(rows, panel, grid.title)
-    runtime.output.print(report.table(grid, rows))
+    output.print(report.table(grid, rows))
     if orderings:
-        runtime.output.print(report.sentences(orderings))
-    runtime.output.print(f"labels: {rows[0]['oracle']}\nwritten: {path}, {panel}")
+        output.print(report.sentences(orderings))
+    output.print(f"labels: {rows[0]['oracle']}\nwritten: {path}, {panel}")
     return record
 
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

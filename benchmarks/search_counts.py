@@ -1,75 +1,87 @@
-"""What benchmarks/search.py counts over finished searches.
+"""The measures of benchmarks/search.py over finished searches.
 
-R runs of one strategy, S seeds that two strategies share. A run that has not queried the table's optimum when it ends is
-censored there: its first hit comes later than that.
+Letters: R runs of one strategy, S seeds that two strategies share. A run that has not queried the table's
+optimum when it ends is censored there: its first hit comes later.
 """
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 
 from models.metrics import paired_interval
+from runtime.log import mean_std
 from strategies import TWINS
-from strategies.summary import Run, curve, mean_std
+from strategies.summary import SearchRun, curve
 
-REFERENCES = ("ls", "re", "random")  # from the strongest down; none has a predictor
-PAIRS = [*TWINS.items(), *((ours, other) for other in REFERENCES for ours, twin in TWINS.items() if twin != other)]
+BASELINES = ("ls", "re", "random")  # the strongest first; none has a predictor
+PAIRS = [
+    *TWINS.items(),
+    *((ours, other) for other in BASELINES for ours, twin in TWINS.items() if twin != other),
+]
 
 
-def first_hit(run: Run, best: float | None) -> float:
-    """The query that hits the optimum; infinite where none does, or where the optimum is unknown (None)."""
+def first_hit(run: SearchRun, best: float | None) -> float:
+    """The first query that hits the optimum; infinite if none does, or if the optimum is unknown (None)."""
     return float(np.argmax(run.value >= best) + 1) if best is not None and run.value[-1] >= best else np.inf
 
 
-def accuracy(run: Run, which: str, within: int) -> float:
-    """Of the best among the first `within` queries, percent: the accuracy that chose it, or its test accuracy."""
+def accuracy(run: SearchRun, which: str, within: int) -> float:
+    """The accuracy of the best of the first `within` queries, percent: the one that chose it, or test."""
     return float((run.test if which == "test" else run.value)[within - 1])
 
 
-def describe(runs: list[Run], best: float | None, within: int) -> dict:
-    """One strategy's runs: share and median of the hits (None without an optimum), accuracy and test at `within`, seconds.
+def describe(runs: list[SearchRun], best: float | None, within: int) -> dict:
+    """Summarises the runs of one strategy: hits of the optimum, accuracy and test at `within`, seconds.
 
-    A median beyond the shortest run is None: nobody has seen it. seconds {"fit", "score", "query", "all"} are means over the
-    runs, for `asked` queries.
+    The share of hits is None without an optimum. A median beyond the shortest run is None, as it was not
+    observed. seconds {"fit", "score", "query", "all"} are means over the runs, for `asked` queries.
     """
     horizon = min(len(run.value) for run in runs)
     hits = np.array([first_hit(run, best) for run in runs])  # [R]
     median = float(np.median(hits))
     mean, std = mean_std([accuracy(run, "chosen", within) for run in runs])
-    test = mean_std([accuracy(run, "test", within) for run in runs])
+    test = list(mean_std([accuracy(run, "test", within) for run in runs]))
     times = [run.best["seconds"] for run in runs if "seconds" in run.best]
     return {
-        "n": len(runs), "seeds": [run.best["seed"] for run in runs],
+        "n": len(runs),
+        "seeds": [run.best["seed"] for run in runs],
         "share": None if best is None else float(np.mean(hits <= within)),
-        "median": median if median <= horizon else None, "horizon": horizon, "mean": mean, "std": std,
+        "median": median if median <= horizon else None,
+        "horizon": horizon,
+        "mean": mean,
+        "std": std,
         "test": test if np.isfinite(test[0]) else None,
         "stopped": sum(run.best.get("stopped") is not None for run in runs),
         "asked": float(np.mean([run.best.get("stopped") or len(run.value) for run in runs])),
-        "seconds": {name: round(float(np.mean([t[name] for t in times])), 3) for name in times[0]} if times else None}
+        "seconds": {
+            name: round(float(np.mean([t[name] for t in times])), 3) for name in times[0]} if times else None,
+    }
 
 
-def differences(runs: dict[str, list[Run]], best: float | None, within: int, shown: str) -> list[dict]:
-    """Each of ours against its twin and the REFERENCES, over the seeds that both have."""
+def differences(runs: dict[str, list[SearchRun]], best: float | None, within: int, shown: str) -> list[dict]:
+    """Compares each of our strategies with its twin and the BASELINES, over the seeds that both have."""
     pairs = []
     for ours, other in PAIRS:
         mine, theirs = ({run.best["seed"]: run for run in runs.get(algo, [])} for algo in (ours, other))
         shared = [(mine[seed], theirs[seed]) for seed in mine if seed in theirs]
         if shared:
-            pairs.append({"ours": ours, "other": other, "n": len(shared)} | compare(shared, best, within, shown))
+            pairs.append(
+                {"ours": ours, "other": other, "n": len(shared)} | compare(shared, best, within, shown))
     return pairs
 
 
-def compare(shared: list[tuple[Run, Run]], best: float | None, within: int, shown: str) -> dict:
-    """The gains of the first of each pair; positive = better.
+def compare(shared: list[tuple[SearchRun, SearchRun]], best: float | None, within: int, shown: str) -> dict:
+    """The gains of the first of each pair over the second; positive = better.
 
-    accuracy  points of the best so far at `within` queries: the regret that is saved
-    share     of runs at the optimum within `within` queries
-    hit       queries that the first hit comes sooner; one later than `until`, the end of the shortest run, counts as `until`
+    accuracy  percentage points of the best so far at `within` queries: the regret saved
+    share     share of runs at the optimum within `within` queries
+    hit       queries by which the first hit comes sooner; a hit after `until`, the end of the shortest run,
+              counts as `until`
     """
     until = min(len(run.value) for pair in shared for run in pair)
 
-    def gain(of: Callable[[Run], float]) -> dict:
+    def gain(of: Callable[[SearchRun], float]) -> dict:
         return interval(np.array([of(ours) - of(other) for ours, other in shared]))
 
     known = best is not None
@@ -79,23 +91,30 @@ def compare(shared: list[tuple[Run, Run]], best: float | None, within: int, show
 
 
 def interval(gain: np.ndarray) -> dict:
-    """gain [S] -> its mean, 95 % bootstrap interval and verdict; the latter None of a single one."""
+    """The mean of gain [S], its 95 % bootstrap interval and verdict, which are None for a single seed."""
     low, high = paired_interval(gain)
     verdict = None if low is None else "ahead" if low > 0 else "behind" if high < 0 else "tie"
     return {"mean": float(gain.mean()), "low": low, "high": high, "verdict": verdict}
 
 
-def cut(run: Run, end: int) -> Run:
+def cut(run: SearchRun, end: int) -> SearchRun:
     """The run as it stood after `end` queries."""
     stopped = run.best.get("stopped")
     best = run.best | {"stopped": stopped if stopped is not None and stopped <= end else None}
-    return Run(best, run.value[:end], run.test[:end], run.cost[:end])
+    return SearchRun(best, run.value[:end], run.test[:end], run.cost[:end])
 
 
-def points(runs: list[Run]) -> dict:
-    """One strategy's curves up to the end of its shortest run: mean and std over the runs every ten queries, of the accuracy
-    that chooses and of test; the latter None where unknown."""
+def points(runs: list[SearchRun]) -> dict:
+    """One strategy's curves up to the end of its shortest run, one point every ten queries.
+
+    These are mean and std over the runs of the accuracy that chooses, and of test, which is None if unknown.
+    """
     runs = [cut(run, min(len(run.value) for run in runs)) for run in runs]
     chosen, test = (curve(runs, which) for which in ("chosen", "test"))
-    return {"query": chosen.x.tolist(), "mean": chosen.mean.tolist(), "std": chosen.std.tolist(),
-            "test": {"mean": test.mean.tolist(), "std": test.std.tolist()} if np.isfinite(test.mean).all() else None}
+    return {
+        "query": chosen.x.tolist(),
+        "mean": chosen.mean.tolist(),
+        "std": chosen.std.tolist(),
+        "test": {
+            "mean": test.mean.tolist(), "std": test.std.tolist()} if np.isfinite(test.mean).all() else None,
+    }

@@ -1,10 +1,11 @@
-"""Training speed: the classic pipeline against ours, the same network and batches, in turns.
+"""Time training: the classic pipeline against ours, with the same network and batches, in turns.
 
     python -m benchmarks.train --data cifar10.npz --threads 1 --device cpu
 
-Classic: PIL images, torchvision transforms an image at a time in a DataLoader, eager, feature maps as [B, C, X, X].
-Ours: all images on the device, augmented a batch at a time, [B, X, X, C]; --compile and --amp where asked for.
-Prints images per second, their ratio and the share of a step that our input pipeline takes; --out gets the JSON record.
+Classic: PIL images, torchvision transforms per image in a DataLoader, eager, feature maps as [B, C, X, X].
+Ours: all images on the device, augmented per batch, [B, X, X, C], with --compile and --amp if given. Prints
+images per second, their ratio, and the share of a step that our input pipeline takes; --out gets the JSON
+record.
 """
 from __future__ import annotations
 
@@ -12,42 +13,47 @@ import dataclasses
 import math
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.table import Table
 
-import images
-import runtime
-from models import augment
-from runtime import setting
-from train import parse_arch
-from training import Place, Recipe, Training, device_name
+from cifar.augment import MEAN, PADDING, STD, augmented, padded
+from cifar.images import Images, read_images
+from cifar.training import CifarRecipe, Training, Worker
+from runtime.errors import main_guard
+from runtime.files import write_json
+from runtime.log import output, progress_bar
+from runtime.seeding import choose_device, device_name, synchronise
+from runtime.settings import parse, setting
+from spaces.darts import architecture_of
 
 
 @dataclass
-class Config(Recipe):
-    arch: str = setting("DARTS_V2", "cell, as for train.py")
-    data: str = setting("~/datasets", "CIFAR-10: folder with the official archive, or an .npz")
-    param: str = setting("local:params/train_cifar10_tiny.json", "size of the network and the batch")
-    images: int = setting(640, "images a turn", within=(32, math.inf))
-    turns: int = setting(5, "turns of each pipeline, one after the other; the median counts", within=(1, 1000))
-    workers: int = setting(2, "processes of the classic DataLoader; the DARTS code has 2", within=(0, 64))
-    out: str = setting("", "JSON file to write")
+class Config(CifarRecipe):
+    arch: str = setting("DARTS_V2", "cell, as for train.py", role="data")
+    data: str = setting("~/datasets", "CIFAR-10: folder with the official archive, or an .npz", role="data")
+    param: str = setting(
+        "local:params/train_cifar10_tiny.json", "size of the network and the batch", role="output")
+    images: int = setting(640, "images per turn", within=(32, math.inf), role="data")
+    turns: int = setting(5, "alternating turns of each pipeline; the median counts", within=(1, 1000))
+    workers: int = setting(2, "processes of the classic DataLoader (the DARTS code: 2)", within=(0, 64))
+    out: str = setting("", "file of the JSON record", role="output")
 
 
 def main(argv: list[str] | None = None) -> dict:
-    config = runtime.parse(Config, argv, __doc__)
-    config = dataclasses.replace(config, cutout=16, drop_path_prob=0.0)  # the whole input pipeline, the same network
-    device = runtime.choose_device(config.device, config.threads)
-    data = images.read(config.data, "train")[:config.images]
+    config = parse(Config, argv, __doc__)
+    # the whole input pipeline, and no random paths, so that both networks are the same
+    config = dataclasses.replace(config, cutout=16, drop_path_prob=0.0)
+    device = choose_device(config.device, config.threads)
+    data = read_images(config.data, "train")[:config.images]
     sides = {"classic": classic(config, data, device), "ours": ours(config, data, device)}
     seconds = {name: [] for name in (*sides, "input")}
-    with runtime.progress() as bar:
+    with progress_bar() as bar:
         line = bar.add_task("turns", total=config.turns + 1)
         for turn in range(config.turns + 1):
             for name, side in sides.items():
@@ -61,8 +67,8 @@ def main(argv: list[str] | None = None) -> dict:
     return report(config, data, device, seconds)
 
 
-def classic(config: Config, data: images.Images, device: torch.device) -> Callable[[int], None]:
-    """turn -> None: one pass over the images."""
+def classic(config: Config, data: Images, device: torch.device) -> Callable[[int], None]:
+    """The classic pipeline: a function of the turn that makes one pass over the images."""
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
@@ -73,12 +79,17 @@ def classic(config: Config, data: images.Images, device: torch.device) -> Callab
         image[:, max(0, y - half):y + half, max(0, x - half):x + half] = 0
         return image
 
-    steps = [transforms.RandomCrop(32, padding=augment.PADDING), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-             transforms.Normalize(augment.MEAN, augment.STD), transforms.Lambda(cut)]
+    steps = [
+        transforms.RandomCrop(32, padding=PADDING),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(MEAN, STD),
+        transforms.Lambda(cut),
+    ]
 
     class Pictures(Dataset):
         altered = transforms.Compose(steps)
-        pictures = [Image.fromarray(pixels) for pixels in data.pixels.numpy()]
+        pictures = tuple(Image.fromarray(pixels) for pixels in data.pixels.numpy())
 
         def __len__(self) -> int:
             return len(data)
@@ -90,7 +101,7 @@ def classic(config: Config, data: images.Images, device: torch.device) -> Callab
     loader = DataLoader(Pictures(), config.batch_size, shuffle=True, num_workers=config.workers,
                         multiprocessing_context=context, pin_memory=device.type == "cuda")
     eager = dataclasses.replace(config, channels_last=False, compile=False, amp="off")
-    training = Training(eager, parse_arch(config.arch), 0, Place(device))
+    training = Training(eager, architecture_of(config.arch), 0, Worker(device))
 
     def turn(_: int) -> None:
         for batch, target in loader:
@@ -105,10 +116,10 @@ def classic(config: Config, data: images.Images, device: torch.device) -> Callab
     return turn
 
 
-def ours(config: Config, data: images.Images, device: torch.device) -> Callable[[int], None]:
-    """turn -> None: one pass over the images, as `training.fit` makes it."""
-    training = Training(config, parse_arch(config.arch), 0, Place(device))
-    stored, labels = augment.padded(data.pixels.to(device)), data.labels.to(device)
+def ours(config: Config, data: Images, device: torch.device) -> Callable[[int], None]:
+    """Our pipeline: a function of the turn that makes one pass over the images, as `training.fit` does."""
+    training = Training(config, architecture_of(config.arch), 0, Worker(device))
+    stored, labels = padded(data.pixels.to(device)), data.labels.to(device)
 
     def turn(number: int) -> None:
         training.epoch = number
@@ -120,47 +131,55 @@ def ours(config: Config, data: images.Images, device: torch.device) -> Callable[
     return turn
 
 
-def input_seconds(config: Config, data: images.Images, device: torch.device, turn: int) -> float:
-    """What one pass of our pipeline takes without the network: order, crop, flip, normalisation, cutout."""
-    training = Training(config, parse_arch(config.arch), 0, Place(device))
-    stored = augment.padded(data.pixels.to(device))
+def input_seconds(config: Config, data: Images, device: torch.device, turn: int) -> float:
+    """The seconds of one pass of our input pipeline: order, crop, flip, normalisation, cutout."""
+    training = Training(config, architecture_of(config.arch), 0, Worker(device))
+    stored = padded(data.pixels.to(device))
     synchronise(device)
     began = time.perf_counter()
     for batch in training.batches(len(data)):
-        augment.augmented(stored, batch.to(device), turn, config.cutout)
+        augmented(stored, batch.to(device), turn, config.cutout)
     synchronise(device)
     return time.perf_counter() - began
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def report(config: Config, data: images.Images, device: torch.device, seconds: dict[str, list[float]]) -> dict:
+def report(config: Config, data: Images, device: torch.device, seconds: dict[str, list[float]]) -> dict:
     rate = {name: len(data) / np.median(seconds[name]) for name in ("classic", "ours")}
     ratios = np.array(seconds["classic"]) / np.array(seconds["ours"])  # [turns], neighbours in time
     share = np.array(seconds["input"]) / np.array(seconds["ours"])  # [turns]
     result = {
-        "images_per_second": rate, "ratio": float(np.median(ratios)), "ratios": ratios.tolist(),
-        "input_share": float(np.median(share)), "arch": config.arch, "layers": config.layers,
-        "init_channels": config.init_channels, "batch_size": config.batch_size, "auxiliary": config.auxiliary,
-        "amp": config.amp, "compile": config.compile,
-        "workers": config.workers, "turns": config.turns, "images": len(data), "threads": torch.get_num_threads(),
-        "device": device_name(device), "machine": platform.machine(), "torch": torch.__version__,
+        "images_per_second": rate,
+        "ratio": float(np.median(ratios)),
+        "ratios": ratios.tolist(),
+        "input_share": float(np.median(share)),
+        "arch": config.arch,
+        "layers": config.layers,
+        "init_channels": config.init_channels,
+        "batch_size": config.batch_size,
+        "auxiliary": config.auxiliary,
+        "amp": config.amp,
+        "compile": config.compile,
+        "workers": config.workers,
+        "turns": config.turns,
+        "images": len(data),
+        "threads": torch.get_num_threads(),
+        "device": device_name(device),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
     }
     table = Table("pipeline", "images/s", title=(
         f"{config.arch}, {config.init_channels} channels, {config.layers} cells, batch {config.batch_size}, "
         f"{result['device']}, {result['threads']} threads"))
     for name, value in rate.items():
         table.add_row(name, f"{value:.0f}")
-    runtime.output.print(table)
-    runtime.output.print(f"ratio {result['ratio']:.2f} (median of {config.turns} turns, {ratios.min():.2f} to "
-                         f"{ratios.max():.2f}); our input pipeline takes {100 * result['input_share']:.1f} % of a step")
+    output.print(table)
+    output.print(
+        f"ratio {result['ratio']:.2f} (median of {config.turns} turns, {ratios.min():.2f} to "
+        f"{ratios.max():.2f}); our input pipeline takes {100 * result['input_share']:.1f} % of a step")
     if config.out:
-        runtime.write_json(Path(config.out), result)
+        write_json(Path(config.out), result)
     return result
 
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

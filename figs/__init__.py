@@ -1,1 +1,1 @@
-"""Pictures, each with the script that draws it."""
+"""Pictures; each module names the command that draws its own."""

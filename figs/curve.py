@@ -1,12 +1,16 @@
-"""The search curve: the best validation accuracy found so far, over the number of queries.
+"""Draws the search curve: best validation accuracy so far, against the number of queries.
+
+    python search.py --search_space nasbench201 --search_algo bo --outdir runs/search
+
+draws runs/search/curve.png by
 
     plot({"r": [validation of run 0, validation of run 1, ...]}, "curve.png", "nasbench201, cifar10")
 """
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,18 +18,18 @@ from matplotlib.ticker import MaxNLocator
 
 from figs.style import AMBER, BLUE, FAINT, GREEN, INK, PAPER, ROSE, TEAL, VIOLET, save
 
-COLOURS = (BLUE, AMBER, GREEN, ROSE, VIOLET, TEAL)  # one a label
-START = 10  # the vertical axis begins at about what is reached after so many queries
+COLOURS = (BLUE, AMBER, GREEN, ROSE, VIOLET, TEAL)  # of the curves of a chart, in this order
+START = 10  # queries; the vertical axis begins near the accuracy reached by then
 
 
 def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title: str,
          optimum: float | None = None, what: str = "best validation accuracy so far (%)") -> None:
-    """Draw mean and ± std of the best so far over the runs of each label; a single run also shows its queries as dots.
+    """Draws mean ± std of the best so far over the runs of each label; dots are the queries of a single run.
 
-    runs     label: R runs of equal length N, validation accuracies in percent in the order of the queries
-    optimum  a dashed line at the best value there is, where known
-    what     the vertical axis
-    The file is written atomically; its suffix (.png, .svg, .pdf) is its format.
+    runs     {label: R runs of equal length N}, validation accuracies in percent, in the order of the queries
+    optimum  the best accuracy in the table, if known: a dashed line
+    what     label of the vertical axis
+    Writes the file atomically; its suffix (.png, .svg, .pdf) is its format.
     """
     figure = Figure(figsize=(6.4, 4.0), facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(xlabel="queries", ylabel=what)
@@ -39,15 +43,16 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
         final = f"{label}: {mean[-1]:.2f}" + (f" ± {std[-1]:.2f} ({count} runs)" if count > 1 else "")
         axes.plot(x, mean, color=colour, lw=2, drawstyle="steps-post", zorder=3, label=final)
         if count > 1:
-            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, lw=0, step="post", zorder=2)
+            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, lw=0, step="post")
         else:
-            axes.scatter(x, values[0], s=9, color=colour, alpha=0.45, lw=0, zorder=2, label=f"{label}: each query")
+            axes.scatter(x, values[0], s=9, color=colour, alpha=0.45, lw=0, label=f"{label}: each query")
         lows.append((mean - std)[:START][-1])
         highs.append((mean + std).max())
     if optimum is not None:
-        axes.axhline(optimum, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1, label=f"best there is: {optimum:.2f}")
+        axes.axhline(optimum, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1,
+                     label=f"best in the table: {optimum:.2f}")
     room = max(max(highs) - min(lows), 0.1)
-    axes.set_ylim(min(lows) - 0.25 * room, max(highs) + 0.08 * room)  # failures far below would flatten what matters
+    axes.set_ylim(min(lows) - 0.25 * room, max(highs) + 0.08 * room)  # failed runs, far below, are cut off
     axes.set_xlim(0, max(len(values[0]) for values in runs.values()) + 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     dress(axes)
@@ -55,9 +60,10 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
 
 
 def dress(axes) -> None:
-    """The quiet look of our charts: a faint grid, two spines, a legend below the curves."""
+    """Gives a chart our look: a faint grid, two spines, a legend at the lower right."""
     axes.grid(color=FAINT, alpha=0.25, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, color=FAINT, labelsize=9)
-    axes.legend(loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9, labelcolor=INK)
+    axes.legend(loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9,
+                labelcolor=INK)

@@ -1,42 +1,46 @@
-"""Draw an architecture: operations as coloured boxes in rows, arrows for the tensors.
+"""Draws an architecture: operations as coloured boxes in rows, arrows for the tensors.
 
     python -m figs.draw_cell --space darts --arch DARTS_V2 --out cell.png
 
-The suffix of the file (.png, .svg, .pdf) is its format. Graphviz draws where its program `dot` works, else matplotlib.
+The suffix of the file (.png, .svg, .pdf) is its format. Graphviz draws the picture if its program `dot`
+works, else matplotlib.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import graphviz
 import numpy as np
+from matplotlib import path as mpath
 from matplotlib.figure import Figure
-from matplotlib.path import Path as Curve
 
-import runtime
 import spaces
 from figs import style
-from figs.layout import Layout, layered
-from figs.style import FAINT, INK, OPERATIONS, PAPER, tint
-from runtime import setting
+from figs.layered import Layout, layered
+from figs.style import FAINT, INK, LOOKS, PAPER, tint
+from runtime.errors import main_guard
+from runtime.files import atomic_write
+from runtime.log import output
+from runtime.settings import parse, setting
 from spaces import darts, nasbench201
-from spaces.cache import atomic_write
 
 POINTS = 10.0  # size of the labels
 HEIGHT, PADDING = 0.3, 0.1  # inches: of a box, beside its label
 MARGIN, TITLE = 0.2, 0.36  # inches: around a panel, above it
-HEAD = 0.1  # inches that an arrow head takes
-PALE = 0.35  # strength of what the output does not depend on
+HEAD = 0.1  # inches: length of an arrow head
+PALE = 0.35  # strength of the colours of boxes and arrows that the output does not depend on
 
 
 class Panel(NamedTuple):
     """One graph of a picture.
 
-    boxes   an operation's name, or any other text for a plain box; the last one is the output
+    boxes   names of operations, or any other text for a plain box; the last box is the output
     arrows  (from, to) with from < to
-    inputs  boxes; what lies on no path from one of them to the output is drawn pale
+    inputs  boxes; anything on no path from one of them to the output is drawn pale
     """
 
     title: str
@@ -45,10 +49,10 @@ class Panel(NamedTuple):
     inputs: list[int]
 
 
-# What is drawn --------------------------------------------------------------------------------------------------------
+# Panels -----------------------------------------------------------------------------------------------------
 
 def vertex_panels(space, arch) -> list[Panel]:
-    """Any space, as the encoder sees it: one panel a cell, a box a vertex."""
+    """Returns the graph that the encoder reads, of any space: one panel per cell, one box per vertex."""
     graphs = space.encode([arch])
     n = int(graphs.n[0])
     ops, adj, marks = (field[0].numpy() for field in (graphs.ops, graphs.adj, graphs.marks))
@@ -63,14 +67,14 @@ def vertex_panels(space, arch) -> list[Panel]:
 
 
 def nasbench201_panels(space, arch) -> list[Panel]:
-    """The four nodes, and between them the operations other than none."""
-    operations = [nasbench201.OPERATIONS[digit] for digit in arch]
-    edges = [(*ends, operation) for ends, operation in zip(nasbench201.EDGES, operations) if operation != "none"]
+    """Returns the four nodes, joined by the operations other than none."""
+    edges = [(u, v, nasbench201.OPERATIONS[digit]) for (u, v), digit in zip(nasbench201.EDGES, arch)]
+    edges = [edge for edge in edges if edge[-1] != "none"]
     return [between(["input", "node 1", "node 2", "output"], edges, 1, "")]
 
 
 def darts_panels(space, arch) -> list[Panel]:
-    """Normal and reduction cell: two inputs, nodes 2..5, the concatenation of the nodes."""
+    """Returns the normal and the reduction cell: two inputs, nodes 2..5, the concatenation of the nodes."""
     nodes = ["c(k−2)", "c(k−1)", *map(str, darts.NODES), "concat"]
     panels = []
     for title, cell in (("normal cell", arch.normal), ("reduction cell", arch.reduce)):
@@ -81,9 +85,9 @@ def darts_panels(space, arch) -> list[Panel]:
 
 
 def between(nodes: list[str], edges: list[tuple[int, int, str]], inputs: int, title: str) -> Panel:
-    """Nodes, the first of them inputs, joined by edges (from, to, operation).
+    """Returns a panel of nodes joined by edges (from, to, operation); the first `inputs` nodes are inputs.
 
-    An operation becomes a box between the nodes; where it is "" the edge is a mere arrow.
+    An operation becomes a box between its nodes; an edge whose operation is "" is a plain arrow.
     """
     boxes, arrows, place = [], [], []
     for node, label in enumerate(nodes):
@@ -101,13 +105,12 @@ def between(nodes: list[str], edges: list[tuple[int, int, str]], inputs: int, ti
     return Panel(title, boxes, arrows, place[:inputs])
 
 
-PANELS: dict[str, Callable] = {  # a space that is not here is drawn by its vertices
-    "nasbench201": nasbench201_panels, "darts": darts_panels, "nasbench301": darts_panels,
-}
+PANELS: dict[str, Callable] = {  # any other space is drawn by vertex_panels
+    "nasbench201": nasbench201_panels, "darts": darts_panels, "nasbench301": darts_panels}
 
 
 def draw(space, arch, path: str | Path, chosen: slice = slice(None)) -> None:
-    """Draw an architecture of the space into the file, atomically. InputError for a suffix of no picture.
+    """Writes the picture of an architecture, atomically. Raises InputError for an unknown suffix.
 
     chosen: which of its cells; all by default.
     """
@@ -122,7 +125,7 @@ def draw(space, arch, path: str | Path, chosen: slice = slice(None)) -> None:
 
 
 def alive(panel: Panel) -> set[int]:
-    """The inputs, the output, and every box on a path between."""
+    """Returns the inputs, the output, and every box on a path between."""
     fed, feeding = set(panel.inputs), {len(panel.boxes) - 1}
     for u, v in sorted(panel.arrows):
         if u in fed:
@@ -134,18 +137,18 @@ def alive(panel: Panel) -> set[int]:
 
 
 def look(box: str, living: bool = True) -> tuple[str, str, str, str]:
-    """Label, fill, outline and ink of a box."""
-    label, colour = OPERATIONS.get(box, (box, FAINT))
+    """Returns label, fill, outline and ink of a box."""
+    label, colour = LOOKS.get(box, (box, FAINT))
     if not living:
         return label, PAPER, tint(colour, PALE), tint(INK, PALE)
-    return label, tint(colour, 0.2 if box in OPERATIONS else 0.14), colour, INK
+    return label, tint(colour, 0.2 if box in LOOKS else 0.14), colour, INK
 
 
-# matplotlib -----------------------------------------------------------------------------------------------------------
+# matplotlib -------------------------------------------------------------------------------------------------
 
 def matplotlib_figure(panels: list[Panel]) -> Figure:
-    """The panels side by side, as large as they need."""
-    layouts = [layered([(box_width(box), HEIGHT) for box in panel.boxes], panel.arrows) for panel in panels]
+    """Draws the panels side by side, each at its natural size."""
+    layouts = [layered([box_width(box) for box in panel.boxes], HEIGHT, panel.arrows) for panel in panels]
     title = TITLE if any(panel.title for panel in panels) else 0
     widths = [layout.size[0] + 2 * MARGIN for layout in layouts]
     height = max(layout.size[1] for layout in layouts) + 2 * MARGIN + title
@@ -173,31 +176,32 @@ def draw_panel(axes, panel: Panel, layout: Layout, corner: np.ndarray) -> None:
         style.words(axes, *center, label, POINTS, color=ink)
 
 
-def smooth(route: np.ndarray) -> Curve:
-    """A curve through the points [2r, 2] of a route: S-bends between rows, straight through them and at the head."""
+def smooth(route: np.ndarray) -> mpath.Path:
+    """Returns a curve along the points [2r, 2] of a route: S-bends between rows, straight within a row."""
     stops = route.copy()
     stops[-1, 1] += HEAD
-    points, codes = [route[0]], [Curve.MOVETO]
-    for start, end in zip(stops[:-1], stops[1:]):
+    points, codes = [route[0]], [mpath.Path.MOVETO]
+    for start, end in pairwise(stops):
         bend = np.array([0, 0.6 * (end[1] - start[1])])
         points += [start + bend, end - bend, end]
-        codes += [Curve.CURVE4] * 3
-    return Curve([*points, route[-1]], [*codes, Curve.LINETO])
+        codes += [mpath.Path.CURVE4] * 3
+    return mpath.Path([*points, route[-1]], [*codes, mpath.Path.LINETO])
 
 
-# Graphviz -------------------------------------------------------------------------------------------------------------
+# Graphviz ---------------------------------------------------------------------------------------------------
 
 def dot_source(panels: list[Panel]) -> graphviz.Digraph:
-    """The same picture for `dot`: same labels, colours and panels."""
-    font = {"fontname": "DejaVu Sans"}
+    """Returns the picture for `dot`, with the labels, colours and panels of `matplotlib_figure`."""
     picture = graphviz.Digraph(
-        graph_attr={**font, "nodesep": "0.22", "ranksep": "0.35", "dpi": "200"},
-        node_attr={**font, "fontsize": str(POINTS), "shape": "box", "style": "rounded,filled", "margin": "0.1,0.04",
-                   "width": str(HEIGHT), "height": str(HEIGHT)},
+        graph_attr={"fontname": "DejaVu Sans Bold", "fontsize": str(POINTS + 2), "fontcolor": INK,
+                    "nodesep": "0.22", "ranksep": "0.35", "dpi": "200"},
+        node_attr={"fontname": "DejaVu Sans", "fontsize": str(POINTS), "shape": "box", "margin": "0.1,0.04",
+                   "style": "rounded,filled", "width": str(HEIGHT), "height": str(HEIGHT)},
         edge_attr={"arrowsize": "0.6", "penwidth": "1.1"})
     for p, panel in enumerate(panels):
         living = alive(panel)
-        with picture.subgraph(name=f"cluster_{p}", graph_attr={"label": panel.title, "penwidth": "0"}) as cluster:
+        frame = {"label": panel.title, "penwidth": "0"}
+        with picture.subgraph(name=f"cluster_{p}", graph_attr=frame) as cluster:
             for v, box in enumerate(panel.boxes):
                 label, fill, outline, ink = look(box, v in living)
                 cluster.node(f"{p}_{v}", label, fillcolor=fill, color=outline, fontcolor=ink)
@@ -206,21 +210,22 @@ def dot_source(panels: list[Panel]) -> graphviz.Digraph:
     return picture
 
 
-# The script -----------------------------------------------------------------------------------------------------------
+# The script -------------------------------------------------------------------------------------------------
 
 @dataclass
 class Config:
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES))
-    arch: str = setting("", "architecture in the notation of the space, its key, or a name like DARTS_V2")
-    out: str = setting("cell.png", "picture to write: .png, .svg or .pdf")
+    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    arch: str = setting(
+        "", "architecture in the notation of the space, its key, or a name like DARTS_V2", role="data")
+    out: str = setting("cell.png", "picture to write: .png, .svg or .pdf", role="output")
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = runtime.parse(Config, argv, __doc__)
+    config = parse(Config, argv, __doc__)
     space = spaces.get(config.space)
     draw(space, space.parse(config.arch), config.out)
-    runtime.output.print(f"written: {config.out}", highlight=False)
+    output.print(f"written: {config.out}", highlight=False)
 
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

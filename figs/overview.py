@@ -1,4 +1,4 @@
-"""The overview picture of the README: pre-train, fine-tune, search.
+"""Draws the overview of the README: pre-train, fine-tune, search.
 
     python -m figs.overview --out figs/OVERVIEW.png
 """
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
 
-import runtime
 from figs import style
 from figs.style import AMBER, BLUE, FAINT, GREEN, GREY, INK, PAPER, ROSE, TEAL, VIOLET, arrow, tint, words
-from runtime import setting
+from runtime.errors import main_guard
+from runtime.log import output
+from runtime.settings import parse, setting
 
-WIDTH, HEIGHT = 10.0, 4.5  # inches, as everything here
+WIDTH, HEIGHT = 10.0, 4.5  # inches, like all lengths here
 CARD = (3.14, 4.3)
 MIDDLES = (1.67, 5.0, 8.33)  # of the three cards
 GROUND, RIM = "#f6f8fa", "#d0d7de"
-ENCODER, HEAD = 2.08, 1.28  # heights at which the encoders and what reads them stand, in all cards
+ENCODER, HEAD = 2.08, 1.28  # heights of the encoders and of the heads below them, in all cards
 NOTE = 9.5  # points of small text
 
 VERTICES = np.array([(-0.6, 0), (-0.2, 0.22), (-0.2, -0.22), (0.2, -0.22), (0.6, 0)])  # of a small cell
@@ -30,7 +30,7 @@ CELLS = ((GREY, BLUE, AMBER, TEAL, GREY), (GREY, BLUE, BLUE, AMBER, GREY), (GREY
 
 def card(axes, x: float, number: int, title: str, notes: tuple[str, str]) -> None:
     style.box(axes, (x, HEIGHT / 2), CARD, GROUND, RIM, radius=0.12)
-    vertex(axes, (x - 1.25, 4.1), 0.16, INK, INK)
+    style.circle(axes, (x - 1.25, 4.1), 0.16, INK, INK)
     words(axes, x - 1.25, 4.1, str(number), 11, weight="bold", color=PAPER)
     words(axes, x - 0.99, 4.1, title, 14, weight="bold", ha="left")
     for y, note in zip((0.72, 0.42), notes):
@@ -42,22 +42,18 @@ def box(axes, x: float, y: float, text: str, colour: str, size: tuple[float, flo
     words(axes, x, y, text, 10.5, va="center", linespacing=1.25)
 
 
-def vertex(axes, place, radius: float, fill: str, outline: str, line: str | tuple = "-") -> None:
-    axes.add_patch(Circle(place, radius, facecolor=fill, edgecolor=outline, lw=1.2, ls=line, zorder=3))
-
-
 def cell(axes, x: float, y: float, colours: tuple, scale: float, masked: int | None = None) -> None:
-    """A small cell; the masked vertex is an empty circle with a question mark."""
+    """Draws a small cell; the masked vertex is an empty circle with a question mark."""
     places, radius = VERTICES * scale + (x, y), 0.1 * scale
     for u, v in EDGES:
         gap = radius * (places[v] - places[u]) / np.linalg.norm(places[v] - places[u])
         arrow(axes, FAINT, 0.6 * scale, zorder=3, posA=places[u] + gap, posB=places[v] - gap)
     for v, (place, colour) in enumerate(zip(places, colours)):
         if v == masked:
-            vertex(axes, place, radius, PAPER, INK, (0, (2, 1.5)))
+            style.circle(axes, place, radius, PAPER, INK, (0, (2, 1.5)))
             words(axes, *place, "?", 9 * scale, weight="bold")
         else:
-            vertex(axes, place, radius, tint(colour, 0.75), colour)
+            style.circle(axes, place, radius, tint(colour, 0.75), colour)
 
 
 def step(axes, start: tuple[float, float], end: tuple[float, float], colour: str = INK) -> None:
@@ -65,7 +61,8 @@ def step(axes, start: tuple[float, float], end: tuple[float, float], colour: str
 
 
 def pretrain(axes, x: float) -> None:
-    card(axes, x, 1, "Pre-train", ("reconstruct operations; predict the paths", "of a cell and its response to random images"))
+    notes = ("reconstruct operations; predict the paths", "of a cell and its response to random images")
+    card(axes, x, 1, "Pre-train", notes)
     words(axes, x, 3.7, "unlabelled cells, operations masked", NOTE)
     cell(axes, x, 3.12, CELLS[0], 1.3, MASKED)
     step(axes, (x, 2.72), (x, ENCODER + 0.24))
@@ -73,7 +70,7 @@ def pretrain(axes, x: float) -> None:
     step(axes, (x, ENCODER - 0.24), (x, HEAD + 0.24))
     box(axes, x - 0.35, HEAD, "decoder", GREY, (1.0, 0.44))
     step(axes, (x + 0.17, HEAD), (x + 0.52, HEAD))
-    vertex(axes, (x + 0.68, HEAD), 0.145, tint(TEAL, 0.75), TEAL)
+    style.circle(axes, (x + 0.68, HEAD), 0.145, tint(TEAL, 0.75), TEAL)
 
 
 def finetune(axes, x: float) -> None:
@@ -117,14 +114,14 @@ def figure() -> Figure:
 
 @dataclass
 class Config:
-    out: str = setting("figs/OVERVIEW.png", "picture to write: .png, .svg or .pdf")
+    out: str = setting("figs/OVERVIEW.png", "picture to write: .png, .svg or .pdf", role="output")
 
 
 def main(argv: list[str] | None = None) -> None:
-    config = runtime.parse(Config, argv, __doc__)
+    config = parse(Config, argv, __doc__)
     style.save(figure(), config.out)
-    runtime.output.print(f"written: {config.out}", highlight=False)
+    output.print(f"written: {config.out}", highlight=False)
 
 
 if __name__ == "__main__":
-    runtime.main_guard(main)
+    main_guard(main)

@@ -1,36 +1,45 @@
-"""Parallel coordinates of a sweep: an axis for each setting and one for the result, a line for each trial.
+"""Draws a sweep in parallel coordinates: one axis per setting and one for the result, one line per trial.
 
-    plot([{"lr": 0.002, "loss": "bpr"}, ...], [0.71, ...], "trials.png", "nasbench201, finetune", {"lr": "loguniform"})
+    python nni4nasbench101.py --stage finetune --outdir runs/sweep
+
+draws runs/sweep/trials.png by
+
+    plot([{"lr": 0.002, "loss": "bpr"}, ...], [0.71, ...], "trials.png", "nasbench201, finetune",
+         {"lr": "loguniform"})
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
+from matplotlib import path as mpath
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
-from matplotlib.path import Path as Course
 
 from figs.style import AMBER, BLUE, FAINT, INK, PAPER, save, tint, words
 
 SHADES = LinearSegmentedColormap.from_list("shades", [tint(BLUE, 0.15), BLUE, "#1f3f77"])  # worst to best
 HALO = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
-LONGEST = 15  # characters of a label
+LONGEST = 15  # characters per label
 
 
 def plot(parameters: Sequence[Mapping[str, Any]], values: Sequence[float], path: str | Path, title: str,
          kinds: Mapping[str, str], what: str = "τ") -> None:
-    """Draw T trials, the darker the better, the best one in amber and on top.
+    """Draws T trials, the darker the better, the best one in amber and on top.
 
-    parameters  the settings of T trials      values  T results, higher is better
-    kinds       how a setting was drawn, in NNI's words: "loguniform" and the like get a logarithmic axis, others of
-                numbers a linear one; "choice", and what is no number, an axis with its values evenly apart
-    what        the name of the result
-    The file is written atomically; its suffix (.png, .svg, .pdf) is its format.
+    parameters  the settings of T trials
+    values      T results, higher is better
+    kinds       {setting: its distribution, in NNI's words}: "loguniform" and the like get a logarithmic axis,
+                other numbers a linear one, "choice" and text an axis with evenly spaced values
+    what        name of the result
+    Writes the file atomically; its suffix (.png, .svg, .pdf) is its format.
     """
-    names = [name for name in parameters[0] if all(name in trial for trial in parameters)]  # a space may have branches
+    # Only the settings that all trials have: a search space may have branches.
+    names = [name for name in parameters[0] if all(name in trial for trial in parameters)]
     columns = [axis([trial[name] for trial in parameters], kinds.get(name, "")) for name in names]
     columns.append(axis(values, ""))
     figure = Figure(figsize=(max(5.0, 1.25 * len(columns)), 4.2), facecolor=PAPER, layout="constrained")
@@ -46,19 +55,21 @@ def plot(parameters: Sequence[Mapping[str, Any]], values: Sequence[float], path:
     order = sorted(range(len(values)), key=values.__getitem__)
     for rank, trial in enumerate(order, 1):
         best = rank == len(order)
-        look = {"edgecolor": AMBER, "lw": 2.4} if best else {"edgecolor": SHADES(rank / len(order)), "lw": 1.2, "alpha": 0.8}
-        course = curve([heights[trial] for heights, _ in columns])
-        axes.add_patch(PathPatch(course, facecolor="none", zorder=2 + rank / len(order), **look))
+        look = {"edgecolor": SHADES(rank / len(order)), "lw": 1.2, "alpha": 0.8}
+        look = {"edgecolor": AMBER, "lw": 2.4} if best else look
+        route = curve([heights[trial] for heights, _ in columns])
+        axes.add_patch(PathPatch(route, facecolor="none", zorder=2 + rank / len(order), **look))
     save(figure, path, dpi=160)
 
 
 def axis(values: Sequence[Any], kind: str) -> tuple[list[float], list[tuple[float, str]]]:
-    """The height of each value, 0 to 1, and the axis' ticks: (height, label)."""
+    """Returns the height of each value, 0 to 1, and the ticks of the axis: (height, label)."""
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
     if kind == "choice" or not numbers:
         different = sorted(set(values)) if numbers else sorted(set(map(str, values)))
         places = {value: (i + 0.5) / len(different) for i, value in enumerate(different)}
-        return [places[value if numbers else str(value)] for value in values], [(y, short(v)) for v, y in places.items()]
+        heights = [places[value if numbers else str(value)] for value in values]
+        return heights, [(y, short(value)) for value, y in places.items()]
     logarithmic = "log" in kind and min(values) > 0
     scaled = [math.log(value) if logarithmic else value for value in values]
     low, high = min(scaled), max(scaled)
@@ -70,15 +81,15 @@ def axis(values: Sequence[Any], kind: str) -> tuple[list[float], list[tuple[floa
 
 
 def short(value: Any) -> str:
-    """A label that fits beside its axis."""
+    """Returns a label short enough to stand beside its axis."""
     text = f"{value:.3g}" if isinstance(value, float) else str(value)
     return text if len(text) <= LONGEST else text[:LONGEST - 1] + "…"
 
 
-def curve(heights: Sequence[float]) -> Course:
-    """A line through the heights at x = 0, 1, 2, ..., level where it crosses an axis."""
-    points, codes = [(0.0, heights[0])], [Course.MOVETO]
-    for x, (a, b) in enumerate(zip(heights, heights[1:])):
+def curve(heights: Sequence[float]) -> mpath.Path:
+    """Returns a line through the heights at x = 0, 1, 2, ..., horizontal where it crosses an axis."""
+    points, codes = [(0.0, heights[0])], [mpath.Path.MOVETO]
+    for x, (a, b) in enumerate(pairwise(heights)):
         points += [(x + 0.45, a), (x + 0.55, b), (x + 1.0, b)]
-        codes += [Course.CURVE4] * 3
-    return Course(points, codes)
+        codes += [mpath.Path.CURVE4] * 3
+    return mpath.Path(points, codes)

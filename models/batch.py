@@ -1,9 +1,10 @@
-"""What the encoders read: a batch of padded graphs as dense tensors, with the relations between vertices worked out once.
+"""The input of the encoders: a batch of padded graphs as dense tensors, with the relations of their vertices.
 
-B graphs, V vertices. A `Batch` is a tuple of tensors, so torch.func.vmap sees through it.
+B graphs, V vertices. A `Batch` is a tuple of tensors, so torch.func.vmap accepts it.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,22 +14,31 @@ RELATIONS = 2 * MAX_DISTANCE + 2  # self, unrelated, 1..7 downstream, 1..7 upstr
 
 
 class Batch(NamedTuple):
-    """ops uint8[B, V], adj uint8[B, V, V] (i -> j), real bool[B, V], marks uint8[B, V], relation uint8[B, V, V] (`relations`).
+    """Graphs as small integers, so that a whole space fits on the device; an encoder casts its batch.
 
-    Small integers, so that the whole space stays on the device; an encoder casts the rows of its batch.
+    ops        uint8[B, V]     operation of each vertex, 0 at padding
+    adj        uint8[B, V, V]  1 where a tensor flows from vertex i to vertex j
+    node_mask  bool[B, V]      True at vertices, False at padding
+    marks      uint8[B, V]     the cell that a vertex belongs to
+    relation   uint8[B, V, V]  how vertex j stands to vertex i (`relations`)
     """
 
     ops: torch.Tensor
     adj: torch.Tensor
-    real: torch.Tensor
+    node_mask: torch.Tensor
     marks: torch.Tensor
     relation: torch.Tensor
 
     @classmethod
     def of(cls, graphs) -> Batch:
-        """From a table with uint8 fields ops [B, V], adj [B, V, V], marks [B, V] and a bool `real` [B, V]."""
+        """Builds a batch from a table: uint8 ops [B, V], adj [B, V, V] and marks [B, V]; bool node_mask."""
         relation = torch.cat([relations(chunk) for chunk in graphs.adj.split(16384)])  # [B, V, V]
-        return cls(graphs.ops, graphs.adj, graphs.real, graphs.marks, relation)
+        return cls(graphs.ops, graphs.adj, graphs.node_mask, graphs.marks, relation)
+
+    @classmethod
+    def cat(cls, batches: Sequence[Batch]) -> Batch:
+        """Joins batches of the same V."""
+        return cls(*map(torch.cat, zip(*batches)))
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(*(field.to(device) for field in self))
@@ -42,18 +52,33 @@ class Batch(NamedTuple):
         return Batch(*(field.expand(members, *field.shape) for field in self))
 
     @property
-    def graphs(self) -> int:
-        """B. (len() of a NamedTuple is its number of fields.)"""
+    def num_graphs(self) -> int:
+        """B; len() of a NamedTuple is its number of fields."""
         return self.ops.shape[0]
+
+    @property
+    def is_input(self) -> torch.Tensor:
+        """bool[B, V]: True at the vertices that nothing feeds."""
+        return self.node_mask & (self.adj.sum(-2) == 0)
+
+    @property
+    def is_output(self) -> torch.Tensor:
+        """bool[B, V]: True at the vertices that feed nothing."""
+        return self.node_mask & (self.adj.sum(-1) == 0)
+
+    def without_edges(self, hidden: torch.Tensor) -> Batch:
+        """The graphs without the edges at `hidden` bool[B, V, V]; the relations are computed anew."""
+        adj = self.adj * ~hidden  # [B, V, V]
+        return self._replace(adj=adj, relation=relations(adj))
 
 
 def relations(adj: torch.Tensor) -> torch.Tensor:
     """adj [B, V, V] of DAGs -> uint8[B, V, V]: how vertex j stands to vertex i.
 
-    0 the same vertex; 1 neither reaches the other (padding too); 1 + d where j is d steps downstream of i;
-    1 + MAX_DISTANCE + d where j is d steps upstream. d is the shortest path, cut at MAX_DISTANCE. In a DAG at most one
-    of the two directions exists, so one code carries direction, reachability and distance. With every edge both ways all
-    is downstream.
+    0 the same vertex; 1 neither reaches the other (padding too); 1 + d if j is d steps downstream of i;
+    1 + MAX_DISTANCE + d if j is d steps upstream. d is the length of the shortest path, cut at MAX_DISTANCE.
+    In a DAG at most one of the two directions exists, so one code holds direction, reachability and distance.
+    If every edge goes both ways, all is downstream.
     """
     step = adj.float()  # [B, V, V]
     walk, distance = step, torch.zeros_like(step)

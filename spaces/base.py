@@ -1,26 +1,23 @@
-"""What every search space shares: the graph table, the space protocol, and the error for bad input.
+"""The base of every search space: table of graphs, interfaces of spaces and oracles, record of one answer.
 
-Letters in shape comments mean one thing everywhere: N architectures (B in a batch), V vertices, K operations.
+Letters in shape comments: N architectures (B in a batch), V vertices, K operations.
 """
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Hashable, Protocol, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 
-class InputError(ValueError):
-    """Something the user gave is wrong. The message is one line: what, where, how to mend. Scripts exit with code 2."""
-
-
 @dataclass(frozen=True)
 class Graphs:
-    """A table of architectures as padded graphs. Indexing with an index tensor, a slice or a mask gives a batch.
+    """A table of architectures as padded graphs; an index tensor, a slice or a mask picks a batch.
 
     ops    uint8[N, V]     operation id of each vertex, an index into the space's vocabulary; 0 at padding
-    adj    uint8[N, V, V]  adj[g, i, j] = 1 where a tensor flows from vertex i to vertex j; upper triangular; 0 at padding
+    adj    uint8[N, V, V]  1 where a tensor flows from vertex i to vertex j; upper triangular; 0 at padding
     n      uint8[N]        number of real vertices; they come first, padding follows
     marks  uint8[N, V]     which cell a vertex belongs to (DARTS: 0 normal, 1 reduction; 0 everywhere else)
     """
@@ -33,15 +30,18 @@ class Graphs:
     @classmethod
     def from_numpy(cls, ops: np.ndarray, adj: np.ndarray, n: np.ndarray | None = None,
                    marks: np.ndarray | None = None) -> Graphs:
-        """ops [N, V] and adj [N, V, V]; without n every vertex is real, without marks there is one cell."""
+        """Builds the table from ops [N, V] and adj [N, V, V].
+
+        Without n every vertex is real; without marks there is one cell.
+        """
         count, vertices = ops.shape
         n = np.full(count, vertices) if n is None else n
         marks = np.zeros((count, vertices)) if marks is None else marks
         return cls(*(torch.from_numpy(np.ascontiguousarray(a, dtype=np.uint8)) for a in (ops, adj, n, marks)))
 
     @property
-    def real(self) -> torch.Tensor:
-        """bool[N, V]: True at real vertices."""
+    def node_mask(self) -> torch.Tensor:
+        """bool[N, V], True at real vertices."""
         positions = torch.arange(self.ops.shape[1], device=self.ops.device)  # [V]
         return positions < self.n[:, None]  # [N, V]
 
@@ -56,21 +56,22 @@ class Graphs:
 
 
 class Space(Protocol):
-    """A search space. `Arch` is whatever value object suits the space; it is hashable and never changed in place.
+    """A search space.
 
-    Randomness comes only from the generator that is passed in.
+    Each space has a type of architecture of its own, hashable and never changed in place. Randomness comes
+    only from the generator that is passed in.
     """
 
     name: str
     ops: tuple[str, ...]  # the vocabulary; a vertex's operation id is an index into it
     max_vertices: int  # V of every table of this space
-    protocol: str  # the default of `spaces.protocols`
-    labels: str | None  # the default label table: a name or a file under ~/datasets; None where there is no usual one
-    size: int | None  # number of architectures where the space can be enumerated, else None
-    choices: tuple[int, ...]  # an architecture as independent decisions: how many options each has; `decode` reads them
+    protocol: str  # the default of `spaces.labels.protocols`
+    labels: str | None  # the default label table: a name, or a file under ~/datasets; None if there is none
+    size: int | None  # number of architectures, if the space can be enumerated
+    choices: tuple[int, ...]  # an architecture as independent decisions (see `decode`): options of each
 
     def sample(self, n: int, rng: np.random.Generator) -> list[Hashable]:
-        """n architectures, uniform, independent (so a small space repeats itself)."""
+        """Draws n architectures uniformly and independently (so a small space repeats itself)."""
 
     def mutate(self, arch: Any, rng: np.random.Generator) -> Hashable:
         """A valid architecture one edit away; its key differs from arch's."""
@@ -79,25 +80,51 @@ class Space(Protocol):
         """Everything that `mutate` may return, each key once, in an order that arch alone decides."""
 
     def decode(self, decisions: np.ndarray) -> list[Hashable | None]:
-        """The architecture of each row of int[N, D], entries below those of `choices`; None where a row gives none.
+        """The architecture of each row of int[N, D], None if the row gives none.
 
-        Every architecture has its decisions.
+        Entries are below those of `choices`. Every architecture is the decoding of some row.
         """
 
     def encode(self, archs: Sequence[Any]) -> Graphs:
         """The graphs of the architectures, in order."""
 
     def key(self, arch: Any) -> str:
-        """The canonical identity of the whole architecture: equal exactly for architectures that are the same network."""
+        """The canonical identity of an architecture, equal exactly for those that are the same network."""
 
     def text(self, arch: Any) -> str:
         """The notation of the field, one line; parse(text(a)) has the key of a."""
 
     def parse(self, text: str) -> Hashable:
-        """The architecture that a user's text names: text(), key() or a notation of the field. InputError otherwise."""
+        """Reads a user's text: text(), key() or a notation of the field; raises InputError otherwise."""
 
     def table(self, n: int | None = None, rng: np.random.Generator | None = None) -> Graphs:
-        """The whole space in its official order (n None; InputError where size is None), or n uniform samples. Vectorised."""
+        """The whole space in its official order, or n uniform samples, vectorised.
+
+        Raises InputError if the whole space is asked for and size is None.
+        """
 
     def encode_keys(self, keys: Sequence[str]) -> Graphs:
-        """The graphs of the architectures with these keys, in order, vectorised. InputError names the first unknown key."""
+        """The graphs of the architectures with these keys, in order, vectorised.
+
+        Raises InputError that names the first unknown key.
+        """
+
+
+class Record(NamedTuple):
+    """One answer of an oracle; None stands for what the oracle does not know."""
+
+    val: float | None  # validation accuracy, percent
+    test: float | None  # test accuracy, percent
+    cost: float | None  # simulated training time, seconds
+
+
+class Oracle(Protocol):
+    """Anything that answers queries about architectures of one space."""
+
+    name: str
+
+    def covers(self, key: str) -> bool:
+        """Whether query() can answer for the architecture with this key."""
+
+    def query(self, arch: Any) -> Record:
+        """The answer; raises InputError if there is none."""

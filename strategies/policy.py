@@ -1,5 +1,7 @@
-"""Reference `policy`: the policy of `rl` without a predictor (Zoph and Le, ICLR 2017, on independent choices as in Ying et
-al., ICML 2019): what it draws is queried."""
+"""Baseline `policy`: the policy of `rl` without a predictor; its draws are queried.
+
+Zoph and Le, ICLR 2017, on independent choices as in Ying et al., ICML 2019.
+"""
 from __future__ import annotations
 
 from strategies.rl import Reinforce

@@ -1,10 +1,10 @@
-"""Reference `random`: uniform draws and nothing else (Li and Talwalkar, UAI 2019: it belongs into every comparison)."""
+"""Baseline `random`: uniform draws, a part of every fair comparison (Li and Talwalkar, UAI 2019)."""
 from __future__ import annotations
 
-from strategies.random import Random
+from strategies.uniform import Uniform
 
 
-class RandomSearch(Random):
+class RandomSearch(Uniform):
     """The twin of `r`."""
 
     members = 0

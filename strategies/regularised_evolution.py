@@ -1,5 +1,7 @@
-"""Reference `re`: regularised evolution (Real et al., AAAI 2019). A query is a mutant of a tournament's winner; the oldest
-query leaves the population."""
+"""Baseline `re`: regularised evolution (Real et al., AAAI 2019).
+
+Each query is a mutant of a tournament's winner; the oldest query leaves the population.
+"""
 from __future__ import annotations
 
 from strategies.ae import AgingEvolution

@@ -1,16 +1,17 @@
 """Strategy `rl`: REINFORCE (Williams, 1992); candidates are drawn from a policy that learns from the queries.
 
-The policy is an independent categorical distribution for each decision of the space, uniform at first. D decisions,
-O options of the one that has most.
+The policy is one independent categorical distribution per decision of the space, uniform at first. Letters: D
+decisions, O options of the decision with the most.
 """
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch.distributions import Categorical
 
 from strategies.base import Strategy
 
-BATCHES = 30  # of draws at most, a round: a policy that has made up its mind hardly draws anything new
+BATCHES = 30  # batches of draws per round, at most: a policy that has converged hardly draws anything new
 
 
 class Reinforce(Strategy):
@@ -18,7 +19,8 @@ class Reinforce(Strategy):
         super().__init__(pool, settings)
         options = torch.tensor(pool.space.choices)  # [D]
         missing = torch.arange(int(options.max())) >= options[:, None]  # [D, O]
-        self.logits = torch.zeros(missing.shape, dtype=torch.float64).masked_fill(missing, -torch.inf)  # [D, O]
+        logits = torch.zeros(missing.shape, dtype=torch.float64).masked_fill(missing, -torch.inf)  # [D, O]
+        self.logits = logits.requires_grad_()
         self.adam = torch.optim.Adam([self.logits], lr=settings.policy_lr)
         self.drawn = {}  # key -> int[D], the decisions that led to this candidate of the current round
         self.baseline = None
@@ -27,7 +29,7 @@ class Reinforce(Strategy):
         self.drawn, archs = {}, []
         for _ in range(BATCHES):
             noise = rng.gumbel(size=(n, *self.logits.shape))  # [n, D, O]
-            decisions = (self.logits.numpy() + noise).argmax(-1)  # [n, D], distributed as the policy says
+            decisions = (self.logits.detach().numpy() + noise).argmax(-1)  # [n, D], drawn from the policy
             for row, arch in zip(decisions, self.pool.space.decode(decisions)):
                 if arch is not None:
                     self.drawn.setdefault(self.pool.space.key(arch), row)
@@ -42,17 +44,18 @@ class Reinforce(Strategy):
         if self.baseline is None:  # the random start
             self.baseline = reward
             return
-        self.learn([query for query in queries if query.key in self.drawn])  # the others were drawn to fill up
+        self.learn([query for query in queries if query.key in self.drawn])  # the others filled up the round
         keep = self.settings.baseline_decay
         self.baseline = keep * self.baseline + (1 - keep) * reward
 
     def learn(self, queries):
-        """One step along the mean of advantage x gradient of log probability; of softmax that is onehot - p."""
+        """Makes one policy-gradient step, up the mean of advantage x log probability of the decisions."""
         if not queries:
             return
-        policy = self.logits.softmax(1)  # [D, O]
         taken = torch.from_numpy(np.stack([self.drawn[query.key] for query in queries]))  # [n, D]
-        onehot = torch.nn.functional.one_hot(taken, policy.shape[1])  # [n, D, O]
-        advantage = torch.tensor([query.validation - self.baseline for query in queries], dtype=torch.float64)  # [n]
-        self.logits.grad = -(advantage[:, None, None] * (onehot - policy)).mean(0)  # [D, O]
+        advantage = torch.tensor(
+            [query.validation - self.baseline for query in queries], dtype=torch.float64)  # [n]
+        log_probability = Categorical(logits=self.logits).log_prob(taken).sum(1)  # [n]
+        self.adam.zero_grad()
+        (-advantage * log_probability).mean().backward()
         self.adam.step()

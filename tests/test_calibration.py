@@ -1,4 +1,4 @@
-"""benchmarks/calibration.py: coverage and likelihood of the ensemble's spread."""
+"""benchmarks/calibration.py: coverage and likelihood of the predictor's standard deviation."""
 from __future__ import annotations
 
 import numpy as np
@@ -9,20 +9,22 @@ from scipy import stats
 import spaces
 from benchmarks import calibration
 from models.batch import Batch
-from models.kernel import NOISE, KernelRidge, views, widths
+from models.predictor.fit import Examples
+from models.predictor.gaussian_process import NOISE, GaussianProcess, kernel_features, length_scales
 
 
 def test_a_true_spread_covers_what_it_says(rng):
     std = rng.uniform(0.5, 2, 200_000)
     measured = calibration.measures(rng.normal(size=200_000) * std, std)
-    assert measured["coverage50"] == pytest.approx(0.5, abs=0.01) and measured["coverage90"] == pytest.approx(0.9, abs=0.01)
+    assert measured["coverage50"] == pytest.approx(0.5, abs=0.01)
+    assert measured["coverage90"] == pytest.approx(0.9, abs=0.01)
     assert measured["nll"] < calibration.measures(rng.normal(size=200_000) * std, 3 * std)["nll"]
 
 
 def test_normal_scores_are_places_among_the_labels():
     label = np.array([90.0, 92.0, 94.0])
     place = calibration.normal_scores(np.array([89.0, 92.0, 95.0]), label)
-    assert place == pytest.approx(stats.norm.ppf([0.125, 0.5, 0.875]))
+    assert place == pytest.approx(stats.norm.ppf([1 / 6, 1 / 2, 5 / 6]))
 
 
 def test_the_stretch_repairs_members_that_agree_too_much(rng):
@@ -41,26 +43,31 @@ def test_the_stretch_repairs_members_that_agree_too_much(rng):
 
 def test_it_runs_from_the_command_line(tmp_path):
     out = tmp_path / "record.json"
-    report = calibration.main(["--n_labels", "20", "--seeds", "0,1", "--epochs", "2", "--members", "2", "--eval_cells", "100",
-                               "--out", str(out), "--threads", "1"])
+    report = calibration.main(["--n_labels", "20", "--seeds", "0,1", "--epochs", "2", "--members", "2",
+                               "--eval_cells", "100", "--out", str(out), "--threads", "1"])
     assert len(report["runs"]) == 2 and out.exists()
-    assert all(0 <= run[kind]["coverage50"] <= run[kind]["coverage90"] <= 1 for run in report["runs"] for kind in run)
-    assert report["mean"].keys() == {"members", "stretched", "constant", "kernel"} and report["target"] == "val"
+    assert all(0 <= run[kind]["coverage50"] <= run[kind]["coverage90"] <= 1 for run in report["runs"]
+               for kind in run)
+    assert report["mean"].keys() == {"members", "stretched", "constant", "kernel"}
+    assert report["target"] == "val"
 
 
-def test_the_kernel_expects_a_label_and_its_noise(rng):
+def test_the_process_expects_a_label_and_its_noise(rng, monkeypatch):
     """On labels drawn from the process itself the intervals of the posterior cover what they say."""
     space = spaces.get("nasbench201")
     cells = Batch.of(space.encode(space.sample(400, rng)))
-    view, = views(None, cells, space.ops)
-    (mean, scale), = widths([view])
+    view, = kernel_features(None, cells, space.ops)
+    (mean, scale), = length_scales([view])
     scale = scale / 3  # narrow: of a wide kernel one draw varies less than the process
     points = ((view - mean) / scale).double()
     prior = torch.exp(-torch.cdist(points, points)**2 / 2) + NOISE * torch.eye(400)
     drawn = torch.linalg.cholesky(prior) @ torch.as_tensor(rng.normal(size=(400, 40)))  # [N, S]
     label = drawn.T.numpy()[:, :100]
-    kernel = KernelRidge.fit([view[:100].expand(40, -1, -1)], [(mean, scale)], label)
-    middle, std = calibration.posterior(kernel, None, cells.rows(torch.arange(100, 400)), space.ops)
+    process = GaussianProcess.fit([view[:100].expand(40, -1, -1)], [(mean, scale)], label)
+    monkeypatch.setattr(calibration, "fit_gaussian_process", lambda *_: (process, None))
+    examples = Examples(cells, np.tile(np.arange(100), (40, 1)), label, list(range(40)))
+    middle, std = calibration.process_posterior(space.ops, None, examples, np.arange(100, 400))
     place = np.stack([calibration.normal_scores(drawn[100:, i].numpy(), label[i]) for i in range(40)])
     measured = calibration.measures((place - middle).ravel(), std.ravel())
-    assert measured["coverage50"] == pytest.approx(0.5, abs=0.03) and measured["coverage90"] == pytest.approx(0.9, abs=0.02)
+    assert measured["coverage50"] == pytest.approx(0.5, abs=0.03)
+    assert measured["coverage90"] == pytest.approx(0.9, abs=0.02)

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import spaces
-from models import build_encoder
 from models.batch import Batch, relations
-from models.contrast import identities, info_nce, neighbours
-from models.tasks import Contrast
+from models.encoders import build_encoder
+from models.pretext.contrast import Contrast, identities, info_nce, neighbours
 
 SPACES = {name: spaces.get(name) for name in ("nasbench101", "nasbench201", "darts")}
 every_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
@@ -20,11 +19,11 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def edited(batch: Batch, space, fixed: torch.Tensor | None = None, seed: int = 0) -> Batch:
-    fixed = torch.zeros_like(batch.real) if fixed is None else fixed
+    fixed = torch.zeros_like(batch.node_mask) if fixed is None else fixed
     return neighbours(batch, fixed, len(space.ops), generator(seed))
 
 
-# Neighbours -----------------------------------------------------------------------------------------------------------
+# Neighbours -------------------------------------------------------------------------------------------------
 
 @every_space
 def test_a_neighbour_is_one_edit_away(space, rng):
@@ -32,7 +31,7 @@ def test_a_neighbour_is_one_edit_away(space, rng):
     other = edited(batch, space)
     changes = (other.ops != batch.ops).sum(1) + (other.adj != batch.adj).sum((1, 2))  # [B]
     assert (changes == 1).all()
-    assert torch.equal(other.relation, relations(other.adj)) and torch.equal(other.real, batch.real)
+    assert torch.equal(other.relation, relations(other.adj)) and torch.equal(other.node_mask, batch.node_mask)
 
 
 @every_space
@@ -41,19 +40,21 @@ def test_a_neighbour_is_a_dag_whose_vertices_lie_between_input_and_output(space,
     other = edited(batch, space)
     assert not other.adj.tril().any() and other.adj.max() == 1
     for before, after in ((batch.adj.sum(1), other.adj.sum(1)), (batch.adj.sum(2), other.adj.sum(2))):
-        assert torch.equal(before > 0, after > 0), "an edge went that was its vertex's last, or an input was fed"
+        # no edge went that was its vertex's last, and no input was fed
+        assert torch.equal(before > 0, after > 0)
 
 
 def test_a_neighbour_of_a_nasbench101_cell_is_one(rng):
     """Nine edges at most, an input, an output, and the three operations between: the space itself says so."""
     space = SPACES["nasbench101"]
     other = edited(Batch.of(space.table(300, rng)), space)
-    for ops, adj, n in zip(other.ops.tolist(), other.adj, other.real.sum(1).tolist()):
-        cell = space.parse(json.dumps({"matrix": adj[:n, :n].tolist(), "ops": [space.ops[op] for op in ops[:n]]}))
+    for ops, adj, n in zip(other.ops.tolist(), other.adj, other.node_mask.sum(1).tolist()):
+        cell = space.parse(json.dumps({"matrix": adj[:n, :n].tolist(),
+                                       "ops": [space.ops[op] for op in ops[:n]]}))
         assert len(cell.ops) == n and space.encode([cell]).adj.sum() == adj.sum()
 
 
-def test_both_kinds_of_edit_occur_where_both_are_possible(rng):
+def test_both_kinds_of_edit_occur_if_both_are_possible(rng):
     batch = Batch.of(SPACES["nasbench101"].table(400, rng))
     other = edited(batch, SPACES["nasbench101"])
     operations, more, fewer = ((other.ops != batch.ops).any(1), (other.adj > batch.adj).any(2).any(1),
@@ -61,7 +62,7 @@ def test_both_kinds_of_edit_occur_where_both_are_possible(rng):
     assert min(kind.sum() for kind in (operations, more, fewer)) > 20
 
 
-def test_operations_alone_are_edited_where_every_graph_is_wired_alike(rng):
+def test_operations_alone_are_edited_if_every_graph_is_wired_alike(rng):
     """Every neighbour of a NAS-Bench-201 cell is as likely: six vertices, four other operations each."""
     space = SPACES["nasbench201"]
     batch = Batch.of(space.encode([(0, 1, 2, 3, 4, 0)] * 2400))
@@ -74,7 +75,7 @@ def test_operations_alone_are_edited_where_every_graph_is_wired_alike(rng):
 def test_operations_of_fixed_vertices_stay(rng):
     space = SPACES["nasbench201"]
     batch = Batch.of(space.table(200, rng))
-    fixed = torch.zeros_like(batch.real)
+    fixed = torch.zeros_like(batch.node_mask)
     fixed[:, :5] = True
     other = edited(batch, space, fixed)
     assert torch.equal(other.ops[:, :5], batch.ops[:, :5]) and ((other.ops != batch.ops).sum(1) == 1).all()
@@ -88,7 +89,7 @@ def test_neighbours_come_from_the_generator_alone(rng):
     assert not (torch.equal(first.ops, other.ops) and torch.equal(first.adj, other.adj))
 
 
-# The loss -------------------------------------------------------------------------------------------------------------
+# The loss ---------------------------------------------------------------------------------------------------
 
 def test_the_loss_of_perfect_views():
     """Each anchor is its candidate; the other candidates, five of them, are orthogonal to it."""
@@ -110,7 +111,7 @@ def test_identities_are_of_drawings():
     assert two == three and len({one, two, four}) == 3
 
 
-# What the encoder is shown --------------------------------------------------------------------------------------------
+# What the encoder is shown ----------------------------------------------------------------------------------
 
 def test_the_views_are_masked_apart_and_the_neighbour_like_the_second(rng):
     space, calls = SPACES["nasbench101"], []
@@ -123,7 +124,8 @@ def test_the_views_are_masked_apart_and_the_neighbour_like_the_second(rng):
     task(encoder, batch, None, generator())
     [(shown, masked)] = calls
     one, two, three = masked.split(64)
-    assert not torch.equal(one, two) and torch.equal(two, three) and (one.sum(1) >= 1).all() and not (masked & ~shown.real).any()
+    assert not torch.equal(one, two) and torch.equal(two, three) and (one.sum(1) >= 1).all()
+    assert not (masked & ~shown.node_mask).any()
     assert torch.equal(shown.ops[:64], batch.ops) and torch.equal(shown.ops[64:128], batch.ops)
     edit = shown.ops[128:] != batch.ops
     assert edit.any() and not (edit & three).any(), "an edit under the mask could not be seen"

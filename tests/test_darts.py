@@ -3,10 +3,12 @@ import csv
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 import spaces
-from spaces import InputError, darts
+from runtime.errors import InputError
+from spaces import darts
 from spaces.darts import NAMED, SIZE, Genotype
 
 SPACE = spaces.get("darts")
@@ -14,8 +16,8 @@ NUMBERS = st.integers(0, SIZE - 1)
 V2 = ("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1), "
       "('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], "
       "normal_concat=[2, 3, 4, 5], reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), "
-      "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], "
-      "reduce_concat=range(2, 6))")
+      "('max_pool_3x3', 1), ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), "
+      "('max_pool_3x3', 1)], reduce_concat=range(2, 6))")
 V2_KEY = ("sep_conv_3x3~0+sep_conv_3x3~1|sep_conv_3x3~0+sep_conv_3x3~1|skip_connect~0+sep_conv_3x3~1|"
           "skip_connect~0+dil_conv_3x3~2//max_pool_3x3~0+max_pool_3x3~1|max_pool_3x3~1+skip_connect~2|"
           "max_pool_3x3~0+skip_connect~2|max_pool_3x3~1+skip_connect~2")
@@ -48,7 +50,8 @@ def test_notations_lead_back_to_the_architecture(number):
 @given(NUMBERS, st.tuples(*[st.booleans()] * 8))
 def test_order_of_a_nodes_inputs_changes_neither_key_nor_graph(number, flips):
     genotype = arch(number)
-    pairs = [(genotype.normal + genotype.reduce)[2 * i:2 * i + 2][::-1 if flip else 1] for i, flip in enumerate(flips)]
+    pairs = [(genotype.normal + genotype.reduce)[2 * i:2 * i + 2][::-1 if flip else 1]
+             for i, flip in enumerate(flips)]
     shuffled = genotype._replace(normal=sum(pairs[:4], ()), reduce=sum(pairs[4:], ()))
     assert SPACE.key(shuffled) == SPACE.key(genotype)
     assert (SPACE.encode([shuffled]).ops == SPACE.encode([genotype]).ops).all()
@@ -71,8 +74,10 @@ def test_text_is_the_fields_namedtuple_text():
     (V2.replace("range(2, 6)", "range(3, 6)"), "reduce_concat is range"),
     (V2.replace("dil_conv_3x3", "none"), "normal cell, node 5: .*'none'"),
     (V2.replace("('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ", "", 1), "8 edges.* has 6"),
-    (V2.replace("('sep_conv_3x3', 0)", "('sep_conv_3x3', 1)", 1), "normal cell, node 2: .*distinct nodes of 0..1"),
-    (V2.replace("('max_pool_3x3', 0)", "('max_pool_3x3', 2)", 1), "reduction cell, node 2: .*distinct nodes of 0..1"),
+    (V2.replace("('sep_conv_3x3', 0)", "('sep_conv_3x3', 1)", 1),
+     "normal cell, node 2: .*distinct nodes of 0..1"),
+    (V2.replace("('max_pool_3x3', 0)", "('max_pool_3x3', 2)", 1),
+     "reduction cell, node 2: .*distinct nodes of 0..1"),
     (V2.replace("('max_pool_3x3', 0)", "('max_pool_3x3', -1)", 1), "reduction cell, node 2"),
     (V2.replace("('max_pool_3x3', 0)", "('max_pool_3x3', 0.5)", 1), "reduction cell, node 2"),
     (V2_TUPLES.replace("(2, 5)", "(2, 7)"), "cannot read"),
@@ -95,15 +100,17 @@ def test_encode_keys_names_the_bad_key():
 
 
 def test_graph_of_darts_v2():
-    """Each cell: 0 input1, 1 input2, 2-3 into node 2, 4-5 into node 3, 6-7 into node 4, 8-9 into node 5, 10 output."""
+    """Each cell: 0 input1, 1 input2, 2-3 into node 2, 4-5 into node 3, 6-7 into node 4, 8-9 into node 5, 10
+    output."""
     graph = SPACE.encode([NAMED["DARTS_V2"]])
     names = [SPACE.ops[op] for op in graph.ops[0]]
-    assert names[:11] == ["input1", "input2", *["sep_conv_3x3"] * 4, "skip_connect", "sep_conv_3x3", "skip_connect",
-                          "dil_conv_3x3", "output"]
+    assert names[:11] == ["input1", "input2", *["sep_conv_3x3"] * 4, "skip_connect", "sep_conv_3x3",
+                          "skip_connect", "dil_conv_3x3", "output"]
     outputs = {(vertex, 10) for vertex in range(2, 10)}
-    assert edges(graph, 0, 11) == outputs | {(0, 2), (1, 3), (0, 4), (1, 5), (0, 6), (1, 7), (0, 8), (2, 9), (3, 9)}
-    assert edges(graph, 11, 22) == outputs | {(0, 2), (1, 3), (1, 4), (2, 5), (3, 5), (0, 6), (2, 7), (3, 7), (1, 8),
-                                              (2, 9), (3, 9)}
+    assert edges(graph, 0, 11) == outputs | {(0, 2), (1, 3), (0, 4), (1, 5), (0, 6), (1, 7), (0, 8), (2, 9),
+                                             (3, 9)}
+    assert edges(graph, 11, 22) == outputs | {(0, 2), (1, 3), (1, 4), (2, 5), (3, 5), (0, 6), (2, 7), (3, 7),
+                                              (1, 8), (2, 9), (3, 9)}
     assert not graph.adj[0, :11, 11:].any() and not graph.adj[0, 11:, :11].any()
     assert graph.n.tolist() == [22] and graph.marks[0].tolist() == [0] * 11 + [1] * 11
 
@@ -114,7 +121,8 @@ def test_without_marks_swapped_cells_differ_only_by_their_order():
     mirrored = genotype._replace(normal=genotype.reduce, reduce=genotype.normal)
     graph, swapped = plain.encode([genotype]), plain.encode([mirrored])
     order = [*range(11, 22), *range(11)]
-    assert (swapped.ops[0] == graph.ops[0, order]).all() and (swapped.adj[0] == graph.adj[0][order][:, order]).all()
+    assert (swapped.ops[0] == graph.ops[0, order]).all()
+    assert (swapped.adj[0] == graph.adj[0][order][:, order]).all()
     assert not graph.marks.any()
 
 
@@ -151,14 +159,16 @@ def test_sampling_is_uniform_over_operations_and_predecessor_pairs(rng):
         p, q = genes[:, :, 2 * i, 0].ravel(), genes[:, :, 2 * i + 1, 0].ravel()
         assert (p < q).all() and (q < node).all()
         pairs, counts = np.unique(p * 8 + q, return_counts=True)
-        assert len(pairs) == node * (node - 1) // 2 and np.allclose(counts / len(p), 1 / len(pairs), atol=0.02)
+        assert len(pairs) == node * (node - 1) // 2
+        assert np.allclose(counts / len(p), 1 / len(pairs), atol=0.02)
 
 
 @given(NUMBERS, st.integers(0, 2**32 - 1))
 def test_a_mutant_is_one_edit_away(number, seed):
     parent = arch(number)
     mutant = SPACE.mutate(parent, np.random.default_rng(seed))
-    nodes = [[set((cells.normal + cells.reduce)[i:i + 2]) for i in range(0, 16, 2)] for cells in (parent, mutant)]
+    nodes = [[set((cells.normal + cells.reduce)[i:i + 2]) for i in range(0, 16, 2)]
+             for cells in (parent, mutant)]
     (old, new), = [(old, new) for old, new in zip(*nodes) if old != new]
     (lost,), (gained,) = old - new, new - old
     assert (lost[0] == gained[0]) != (lost[1] == gained[1])

@@ -5,15 +5,18 @@ import hashlib
 import http.server
 import io
 import re
+import subprocess
+import sys
 import tarfile
 import threading
 import zipfile
 from dataclasses import replace
 
 import pytest
+from conftest import ROOT
 
+from runtime.errors import InputError
 from spaces import download
-from spaces.base import InputError
 from spaces.download import RESOURCES, Resource
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
@@ -21,7 +24,8 @@ MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves server.files; status: answers to give first; drops: how many break off half-way; ranges: obey Range."""
+    """Serves server.files; status: answers to give first; drops: how many break off half-way; ranges: obey
+    Range."""
 
     def do_GET(self):
         self.server.requests.append(self.headers.get("Range"))
@@ -162,7 +166,7 @@ def test_no_other_scheme_is_opened(tmp_path):
         download.download(Resource("file:///etc/hostname", "x"), tmp_path)
 
 
-# Archives -------------------------------------------------------------------------------------------------------------
+# Archives ---------------------------------------------------------------------------------------------------
 
 def zipped(**entries: bytes) -> bytes:
     buffer = io.BytesIO()
@@ -183,7 +187,8 @@ def tarred(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 def unpack(server, tmp_path, content: bytes, name: str, **fields):
     server.files[f"/{name}"] = content
-    return download.download(Resource(f"{server.address}/{name}", name, folder="unpacked", **fields), tmp_path)
+    return download.download(Resource(f"{server.address}/{name}", name, folder="unpacked", **fields),
+                             tmp_path)
 
 
 def test_a_tar_archive_becomes_a_folder(server, tmp_path):
@@ -228,18 +233,42 @@ def test_an_archive_without_the_folder_is_refused(server, tmp_path):
         unpack(server, tmp_path, zipped(other=b"1"), "a.zip", inside="batches")
 
 
-# The command ----------------------------------------------------------------------------------------------------------
+# The command ------------------------------------------------------------------------------------------------
 
 def test_the_command_takes_a_mirror(server, tmp_path, capsys):
-    assert download.main(["nasbench101", "--root", str(tmp_path), "--url", f"{server.address}/data.bin"]) == 0
+    download.main(["nasbench101", "--root", str(tmp_path), "--url", f"{server.address}/data.bin"])
     assert (tmp_path / "nasbench_only108.tfrecord").read_bytes() == CONTENT
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "nasbench_only108.tfrecord")
 
 
-def test_a_missing_file_is_one_line_and_exit_code_2(server, tmp_path, capsys):
-    assert download.main(["nasbench101", "--root", str(tmp_path), "--url", f"{server.address}/gone"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and "HTTP 404" in error and error.count("\n") == 1
+def test_a_missing_file_is_refused(server, tmp_path):
+    with pytest.raises(InputError, match="/gone: HTTP 404 Not Found") as error:
+        download.main(["nasbench101", "--root", str(tmp_path), "--url", f"{server.address}/gone"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_one_line_and_exit_code_2(server, tmp_path):
+    command = [sys.executable, "-m", "spaces.download", "nasbench101", "--root", str(tmp_path)]
+    end = subprocess.run([*command, "--url", f"{server.address}/gone"], cwd=ROOT, check=False,
+                         capture_output=True, text=True)
+    assert end.returncode == 2 and end.stdout == ""
+    assert re.fullmatch("error: .*/gone: HTTP 404.*\n", end.stderr)
+
+
+@pytest.mark.parametrize("flags", [["mnist"], ["nasbench101", "--rot", "x"], []], ids=str)
+def test_an_unknown_name_or_flag_is_refused(flags):
+    with pytest.raises(InputError, match="see --help"):
+        download.main(flags)
+
+
+def test_an_interrupted_transfer_says_how_to_go_on(monkeypatch, tmp_path, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(download, "download", interrupt)
+    with pytest.raises(SystemExit) as end:
+        download.main(["nasbench101", "--root", str(tmp_path)])
+    assert end.value.code == 130 and "the same command continues" in capsys.readouterr().err
 
 
 def test_the_official_addresses():

@@ -5,15 +5,17 @@ Weights are random and double precision, so "equal" means equal to 1e-9 and "dif
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import spaces
-from models import ENCODERS, build_encoder
 from models.batch import MAX_DISTANCE, Batch, relations
-from models.predictor import Predictor
-from spaces import Graphs, darts
+from models.encoders import ENCODERS, build_encoder
+from models.predictor.network import PredictorNetwork
+from spaces import darts
+from toys.graphs import OPERATIONS, batch, dags
 
-OPERATIONS, CHAIN = 7, np.eye(4, k=1)
+CHAIN = np.eye(4, k=1)
 SYMMETRIC = ("gat", "gcn")  # their messages run along both directions of an edge alike
 DIRECTED = [name for name in ENCODERS if name not in SYMMETRIC]
 
@@ -22,10 +24,10 @@ def config(base_model: str, dropout: float = 0.0) -> dict:
     return {"base_model": base_model, "width": 16, "layers": 2, "heads": 4, "dropout": dropout}
 
 
-def network(base_model: str, operations: int = OPERATIONS) -> Predictor:
-    """A predictor in which every weight is random: the gates, biases and norms too, which start at constants."""
+def network(base_model: str, operations: int = OPERATIONS) -> PredictorNetwork:
+    """A predictor in which every weight is random: the gates, biases, norms too: they start at constants."""
     generator = torch.Generator().manual_seed(0)
-    predictor = Predictor(build_encoder(config(base_model), operations)).double().eval()
+    predictor = PredictorNetwork(build_encoder(config(base_model), operations)).double().eval()
     for weight in predictor.parameters():
         weight.data = torch.randn(weight.shape, generator=generator, dtype=weight.dtype) * 0.4
     return predictor
@@ -35,34 +37,13 @@ NETWORKS = {name: network(name) for name in ENCODERS}
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
 
-@st.composite
-def dags(draw, most: int = 7, distinct: bool = False):
-    """ops [V], adj [V, V], marks [V] of a random DAG with at least one edge, in topological order."""
-    n = draw(st.integers(2, most))
-    op = st.integers(0, OPERATIONS - 1)
-    ops = draw(st.lists(op, min_size=n, max_size=n, unique=distinct))
-    possible = [(i, j) for j in range(n) for i in range(j)]
-    adj = np.zeros((n, n), np.uint8)  # [V, V]
-    for i, j in draw(st.sets(st.sampled_from(possible), min_size=1)):
-        adj[i, j] = 1
-    marks = draw(st.lists(st.integers(0, 1), min_size=n, max_size=n))
-    return np.array(ops), adj, np.array(marks)
-
-
-def batch(ops, adj, marks=None, vertices: int | None = None, filler: int = 0) -> Batch:
-    """One graph as a batch, padded to `vertices`; the operations at padding are `filler`."""
-    n, vertices = len(ops), vertices or len(ops)
-    space = np.full(vertices, filler), np.zeros((vertices, vertices)), np.zeros(vertices)
-    space[0][:n], space[1][:n, :n], space[2][:n] = ops, adj, 0 if marks is None else marks
-    return Batch.of(Graphs.from_numpy(space[0][None], space[1][None], np.array([n]), space[2][None]))  # B = 1
-
-
 @torch.no_grad()
 def outputs(name: str, graph: Batch) -> torch.Tensor:
     """Embedding and score in one row: [B, D' + 1]."""
     predictor = NETWORKS[name]
     embedding, score = predictor.embed(graph), predictor(graph)
-    assert embedding.shape == (graph.graphs, predictor.encoder.readout_width) and score.shape == (graph.graphs,)
+    assert embedding.shape == (graph.num_graphs, predictor.encoder.readout_width)
+    assert score.shape == (graph.num_graphs,)
     return torch.cat([embedding, score[:, None]], dim=1)
 
 
@@ -86,7 +67,7 @@ def test_the_order_of_the_vertices_does_not_matter(name, graph, data):
 @given(graph=dags(most=5), other=dags(most=7), filler=st.integers(0, OPERATIONS - 1))
 def test_padding_and_the_rest_of_the_batch_are_not_seen(name, vertices, graph, other, filler):
     padded = [batch(*g, vertices=vertices, filler=filler) for g in (graph, other)]
-    together = Batch(*map(torch.cat, zip(*padded)))  # B = 2
+    together = Batch.cat(padded)  # B = 2
     assert gap(outputs(name, batch(*graph)), outputs(name, padded[0])) < 1e-9
     assert gap(outputs(name, batch(*graph))[0], outputs(name, together)[0]) < 1e-9
 
@@ -135,15 +116,17 @@ def test_swapping_the_darts_cells_shows_only_with_marks(name, cell_marks, rng):
     archs = [*space.sample(8, rng), *darts.NAMED.values()]
     swapped = [a._replace(normal=a.reduce, reduce=a.normal) for a in archs]
     with torch.no_grad():
-        gaps = (predictor(Batch.of(space.encode(archs))) - predictor(Batch.of(space.encode(swapped)))).abs()  # [B]
+        scores, others = (predictor(Batch.of(space.encode(cells))) for cells in (archs, swapped))  # [B] each
+        gaps = (scores - others).abs()
     assert gaps.min() > 1e-5 if cell_marks else gaps.max() < 1e-9
 
 
 @every_encoder
 def test_every_weight_gets_a_gradient_from_the_start(name):
-    predictor = Predictor(build_encoder(config(name), OPERATIONS))
+    predictor = PredictorNetwork(build_encoder(config(name), OPERATIONS))
     predictor(batch([0, 1, 2, 3], CHAIN, [0, 0, 1, 1])).sum().backward()
-    silent = [weight for weight, p in predictor.named_parameters() if p.grad is None or not 0 < p.grad.norm() < np.inf]
+    silent = [weight for weight, p in predictor.named_parameters()
+              if p.grad is None or not 0 < p.grad.norm() < np.inf]
     assert not silent
 
 
@@ -157,7 +140,7 @@ def test_dropout_acts_in_training_only(name):
     assert gap(encoder.embed(graph), encoder.embed(graph)) == 0
 
 
-# Relations ------------------------------------------------------------------------------------------------------------
+# Relations --------------------------------------------------------------------------------------------------
 
 def test_relations_of_a_diamond_with_a_tail():
     """0 -> 1, 0 -> 2, 1 -> 3, 2 -> 3, 3 -> 4; vertex 5 is padding."""
@@ -191,8 +174,8 @@ def test_relations_take_the_shortest_path(graph):
     for i in range(n):
         for j in range(n):
             down, up = distance[i, j], distance[j, i]
-            expected = 0 if i == j else 1 + down if down < np.inf else 1 + MAX_DISTANCE + up if up < np.inf else 1
-            assert code[i, j] == expected
+            reached = 1 + down if down < np.inf else 1 + MAX_DISTANCE + up if up < np.inf else 1
+            assert code[i, j] == (0 if i == j else reached)
 
 
 def test_rows_of_a_batch_keep_the_shape_of_the_index(rng):

@@ -1,29 +1,29 @@
-"""An ensemble is its members side by side, which never mix, in fit() too; Child-Tuning keeps the share that it says."""
+"""An ensemble is its members side by side, which never mix, in training too; Child-Tuning keeps its share."""
 import numpy as np
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-import finetune
-import runtime
 import spaces
-from models import ENCODERS, build_encoder
 from models.batch import Batch
-from models.child_tuning import ChildTuning
-from models.ensemble import Ensemble, Flat, clip_gradients
-from models.losses import LOSSES
-from models.predictor import Predictor
+from models.encoders import ENCODERS, build_encoder
+from models.predictor.child_tuning import ChildTuning
+from models.predictor.ensemble import Ensemble, Flat, clip_gradients
+from models.predictor.fit import Examples, PredictorRecipe, fit_ensemble, new_networks, score_ensemble, steps
+from models.predictor.losses import LOSSES
+from models.predictor.network import PredictorNetwork
+from runtime.seeding import seeded
 
 SPACE = spaces.get("nasbench201")
 
 
-def members(count: int, name: str = "transformer", dropout: float = 0.0) -> list[Predictor]:
+def members(count: int, name: str = "transformer", dropout: float = 0.0) -> list[PredictorNetwork]:
     config = {"base_model": name, "width": 16, "layers": 2, "heads": 4, "dropout": dropout}
-    predictors = []
+    networks = []
     for seed in range(count):
-        with runtime.seeded(seed):
-            predictors.append(Predictor(build_encoder(config, len(SPACE.ops)), dropout))
-    return predictors
+        with seeded(seed):
+            networks.append(PredictorNetwork(build_encoder(config, len(SPACE.ops)), dropout))
+    return networks
 
 
 @pytest.fixture
@@ -41,27 +41,27 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-# Members --------------------------------------------------------------------------------------------------------------
+# Members ----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("method", ["forward", "embed"])
 @pytest.mark.parametrize("count", [1, 3])  # one alone takes another path
 def test_an_ensemble_is_its_members_one_by_one(name, method, count, batches):
-    predictors, batches = members(count, name), batches[:count]
-    together = Ensemble(predictors).eval()(stack(batches), method=method)  # [M, B, ...]
-    for output, predictor, batch in zip(together, predictors, batches, strict=True):
-        assert close(output, getattr(predictor.eval(), method)(batch))
+    networks, batches = members(count, name), batches[:count]
+    together = Ensemble(networks).eval()(stack(batches), method=method)  # [M, B, ...]
+    for output, network, batch in zip(together, networks, batches, strict=True):
+        assert close(output, getattr(network.eval(), method)(batch))
 
 
 def test_one_batch_for_all_members(batches):
-    predictors = members(3)
-    scores = Ensemble(predictors).eval()(batches[0].expand(3))  # [M, B]
-    assert close(scores, torch.stack([predictor.eval()(batches[0]) for predictor in predictors]))
+    networks = members(3)
+    scores = Ensemble(networks).eval()(batches[0].expand(3))  # [M, B]
+    assert close(scores, torch.stack([network.eval()(batches[0]) for network in networks]))
 
 
 def test_a_member_can_be_taken_out_again():
-    predictors = members(2)
-    state, original = Ensemble(predictors).member(1), predictors[1].state_dict()
+    networks = members(2)
+    state, original = Ensemble(networks).member(1), networks[1].state_dict()
     assert state.keys() == original.keys() and all(torch.equal(state[name], original[name]) for name in state)
 
 
@@ -76,22 +76,22 @@ def test_a_member_that_was_taken_out_stays_as_it_was():
 
 
 def test_training_an_ensemble_leaves_the_networks_it_came_from_alone(batches):
-    predictors = members(1)
-    before = {name: value.clone() for name, value in predictors[0].state_dict().items()}
-    ensemble = Ensemble(predictors)
+    networks = members(1)
+    before = {name: value.clone() for name, value in networks[0].state_dict().items()}
+    ensemble = Ensemble(networks)
     with torch.no_grad():
         for p in ensemble.params.values():
             p += 1
-    assert all(torch.equal(value, before[name]) for name, value in predictors[0].state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in networks[0].state_dict().items())
 
 
 def test_gradients_are_those_of_the_members_alone(batches):
-    predictors = members(3)
-    ensemble = Ensemble(predictors)
+    networks = members(3)
+    ensemble = Ensemble(networks)
     (ensemble(stack(batches)) ** 2).sum().backward()
-    for i, (predictor, batch) in enumerate(zip(predictors, batches)):
-        (predictor(batch) ** 2).sum().backward()
-        for name, p in predictor.named_parameters():
+    for i, (network, batch) in enumerate(zip(networks, batches)):
+        (network(batch) ** 2).sum().backward()
+        for name, p in network.named_parameters():
             assert close(ensemble.params[name].grad[i], p.grad), name
 
 
@@ -105,8 +105,8 @@ def test_dropout_is_drawn_per_member_and_in_training_only(batches):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_head_drops_entries_whatever_the_encoder(name, batches):
-    predictors = members(2, name)
-    twins = Ensemble([Predictor(predictors[0].encoder, dropout=0.5)] * 2).train()
+    networks = members(2, name)
+    twins = Ensemble([PredictorNetwork(networks[0].encoder, dropout=0.5)] * 2).train()
     first, second = twins(batches[0].expand(2))
     assert not close(first, second)
 
@@ -139,11 +139,12 @@ def test_parameters_and_gradients_of_a_flat_are_those_of_the_ensemble(batches):
     assert not any(p.any() for p in ensemble.params.values())
 
 
-# Child-Tuning ---------------------------------------------------------------------------------------------------------
+# Child-Tuning -----------------------------------------------------------------------------------------------
 
 def encoder_gradients(ensemble: Ensemble) -> torch.Tensor:
     """[M, E]: all entries of the encoders' gradients."""
-    return torch.cat([p.grad.flatten(1) for name, p in ensemble.params.items() if name.startswith("encoder.")], dim=1)
+    grads = [p.grad.flatten(1) for name, p in ensemble.params.items() if name.startswith("encoder.")]
+    return torch.cat(grads, dim=1)
 
 
 def ones(ensemble: Ensemble) -> None:
@@ -159,13 +160,16 @@ def masked(child: ChildTuning, ensemble: Ensemble) -> torch.Tensor:
     return encoder_gradients(ensemble)
 
 
-def linear_losses(ensemble: Ensemble, count: int, generator: torch.Generator) -> tuple[list, list[torch.Tensor]]:
+def linear_losses(ensemble: Ensemble, count: int,
+                  generator: torch.Generator) -> tuple[list, list[torch.Tensor]]:
     """Sums of the parameters times random numbers as losses, and their gradients, [M, E] each."""
     losses, gradients = [], []
     for _ in range(count):
         factors = {name: torch.randn(p.shape, generator=generator) for name, p in ensemble.params.items()}
-        losses.append(lambda factors=factors: sum((ensemble.params[name] * f).sum() for name, f in factors.items()))
-        gradients.append(torch.cat([f.flatten(1) for name, f in factors.items() if name.startswith("encoder.")], dim=1))
+        losses.append(lambda factors=factors: sum((ensemble.params[name] * f).sum()
+                                                  for name, f in factors.items()))
+        of_encoder = [f.flatten(1) for name, f in factors.items() if name.startswith("encoder.")]
+        gradients.append(torch.cat(of_encoder, dim=1))
     return losses, gradients
 
 
@@ -195,7 +199,8 @@ def test_mode_d_keeps_the_entries_of_largest_fisher_information(p):
     count = max(1, round(p * fisher.shape[1]))
     assert kept.sum(1).tolist() == [count, count]
     for member in range(2):
-        assert kept[member].nonzero().flatten().tolist() == sorted(fisher[member].topk(count).indices.tolist())
+        largest = fisher[member].topk(count).indices.tolist()
+        assert kept[member].nonzero().flatten().tolist() == sorted(largest)
 
 
 def test_mode_d_keeps_the_same_entries_at_every_step():
@@ -221,30 +226,31 @@ def test_p_of_one_changes_nothing(mode):
     assert (masked(child, ensemble) == 1).all()
 
 
-# fit() ----------------------------------------------------------------------------------------------------------------
+# Training ---------------------------------------------------------------------------------------------------
 
 TABLE = Batch.of(SPACE.table(60, np.random.default_rng(0)))
 LABEL = np.random.default_rng(1).normal(90, 3, (2, 32))  # [M, n], of the first 32 graphs for both members
 
 
-def recipe(**settings) -> finetune.Recipe:
-    return finetune.Recipe(**{"width": 16, "layers": 1, "heads": 2, "epochs": 4, "dropout": 0.0, **settings})
+def recipe(**settings) -> PredictorRecipe:
+    return PredictorRecipe(**{"width": 16, "layers": 1, "heads": 2, "epochs": 4, "dropout": 0.0, **settings})
 
 
 def fit(label: np.ndarray, **settings) -> tuple[list[dict], list[dict]]:
     """The weights of two members before and after."""
-    predictors = finetune.new_predictors(recipe(**settings), len(SPACE.ops), None, [0, 1])
+    networks = new_networks(recipe(**settings), len(SPACE.ops), None, [0, 1])
     rows = np.tile(np.arange(label.shape[1]), (2, 1))  # [M, n]
-    ensemble = finetune.fit(recipe(**settings), predictors, finetune.Examples(TABLE, rows, label, [0, 1]))
-    return [Ensemble(predictors).member(i) for i in range(2)], [ensemble.member(i) for i in range(2)]
+    ensemble = fit_ensemble(recipe(**settings), networks, Examples(TABLE, rows, label, [0, 1]))
+    return [Ensemble(networks).member(i) for i in range(2)], [ensemble.member(i) for i in range(2)]
 
 
 def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("settings", [{}, {"finetune_fixed_encoder": True}, {"loss": "mse"}, {"child_tuning_p": 0.5},
-                                      {"child_tuning_p": 0.5, "child_tuning_mode": "D"}], ids=str)
+@pytest.mark.parametrize("settings", [
+    {}, {"finetune_fixed_encoder": True}, {"loss": "mse"}, {"child_tuning_p": 0.5},
+    {"child_tuning_p": 0.5, "child_tuning_mode": "D"}], ids=str)
 def test_labels_of_one_member_do_not_reach_another(settings):
     other = LABEL.copy()
     other[0] = 1000 * LABEL[0, ::-1]
@@ -254,7 +260,8 @@ def test_labels_of_one_member_do_not_reach_another(settings):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_unit_of_the_labels_does_not_matter(loss):
-    (_, percent), (_, other) = fit(LABEL, loss=loss), fit(LABEL / 128, loss=loss)  # a power of two rounds nothing
+    # a power of two rounds nothing
+    (_, percent), (_, other) = fit(LABEL, loss=loss), fit(LABEL / 128, loss=loss)
     assert all(map(same, percent, other))
 
 
@@ -279,21 +286,23 @@ def test_gradients_are_clipped_at_every_step(monkeypatch):
     monkeypatch.setattr(torch.optim.AdamW, "step", look)
     monkeypatch.setitem(LOSSES, "mse", lambda score, label: 1e4 * (score - label).square().mean(-1))
     fit(LABEL, loss="mse")
-    assert len(seen) == finetune.steps(recipe(), 32) and torch.allclose(torch.stack(seen), torch.tensor(5.0), rtol=1e-3)
+    assert len(seen) == steps(recipe(), 32)
+    assert torch.allclose(torch.stack(seen), torch.tensor(5.0), rtol=1e-3)
 
 
 @pytest.mark.parametrize("n, batch_size", [(32, 0), (32, 10), (7, 3), (5, 100), (9, 1)])
 def test_every_step_is_reported(n, batch_size):
     calls, settings = [], recipe(finetune_batch_size=batch_size, epochs=3)
-    predictors = finetune.new_predictors(settings, len(SPACE.ops), None, [0])
-    examples = finetune.Examples(TABLE, np.arange(n)[None], LABEL[:1, :n], [0])
-    finetune.fit(settings, predictors, examples, lambda: calls.append(1))
-    assert len(calls) == finetune.steps(settings, n) > 0
+    networks = new_networks(settings, len(SPACE.ops), None, [0])
+    examples = Examples(TABLE, np.arange(n)[None], LABEL[:1, :n], [0])
+    fit_ensemble(settings, networks, examples, lambda: calls.append(1))
+    assert len(calls) == steps(settings, n) > 0
 
 
 def test_scoring_is_done_without_dropout_and_in_pieces():
     ensemble = Ensemble(members(2, dropout=0.5)).train()
-    scores = finetune.score(ensemble, TABLE)
-    assert scores.shape == (2, 60) and np.allclose(scores, finetune.score(ensemble, TABLE, chunk=14), atol=1e-5)
+    scores = score_ensemble(ensemble, TABLE)
+    assert scores.shape == (2, 60)
+    assert np.allclose(scores, score_ensemble(ensemble, TABLE, chunk=14), atol=1e-5)
     rows = np.array([5, 3, 3])
-    assert np.allclose(finetune.score(ensemble, TABLE, rows), scores[:, rows], atol=1e-5)
+    assert np.allclose(score_ensemble(ensemble, TABLE, rows), scores[:, rows], atol=1e-5)

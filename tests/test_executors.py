@@ -1,16 +1,16 @@
-"""executors.py: where runs are computed; a Ray cluster of two nodes on loopback, one of which is lost."""
+"""runtime/executors.py: where runs are computed; a Ray cluster of two nodes on loopback, one of which is
+lost."""
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-
 from conftest import ROOT
-from executors import Settings, compute, open_executor
-from spaces import InputError
+
+from runtime.errors import InputError
+from runtime.executors import ExecutorSettings, compute_all, open_executor
 
 
 def square(x):
@@ -26,7 +26,7 @@ def die(x):
 
 
 def mapped(function, tasks, **settings):
-    with open_executor(Settings(**settings)) as executor:
+    with open_executor(ExecutorSettings(**settings)) as executor:
         return sorted(executor.map(function, tasks))
 
 
@@ -42,7 +42,7 @@ def test_what_a_task_raises_is_raised_here(jobs):
 
 
 def test_without_a_terminal_a_line_a_task_says_how_long_the_rest_takes(capsys):
-    compute(Settings(), square, [1, 2], "task {}".format)
+    compute_all(ExecutorSettings(), square, [1, 2], "task {}".format)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("task 1: done; 1 of 2 in ") and lines[1].startswith("task 2: done; 2 of 2 in ")
     assert lines[1].endswith("about 0 s left")
@@ -53,25 +53,12 @@ def test_a_process_that_dies_is_named():
         mapped(die, [1], jobs=2)
 
 
-# Ray ------------------------------------------------------------------------------------------------------------------
-
-@pytest.fixture(scope="module")
-def cluster():
-    """Two nodes of one CPU, all on loopback."""
-    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}  # before ray is imported
-    pytest.importorskip("ray", reason="needs ray: pip install -r requirements-scale.txt")
-    from ray.cluster_utils import Cluster
-
-    local = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**local, "include_dashboard": False})
-    yield SimpleNamespace(address=cluster.address, lost=cluster.add_node(**local), remove=cluster.remove_node)
-    cluster.shutdown()
-
+# Ray --------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
 import sys
 from functools import lru_cache
-from executors import Settings, open_executor
+from runtime.executors import ExecutorSettings, open_executor
 
 @lru_cache  # which can be pickled by its name only
 def twice(x):
@@ -81,20 +68,22 @@ def run(x):
     return twice(x)
 
 if __name__ == "__main__":
-    with open_executor(Settings(executor="ray", address=sys.argv[1])) as executor:
+    with open_executor(ExecutorSettings(executor="ray", address=sys.argv[1])) as executor:
         print(list(executor.map(run, [3])))
 """
 
 
+@pytest.mark.slow
 def test_a_function_of_the_script_itself(cluster, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    end = subprocess.run([sys.executable, str(tmp_path / "script.py"), cluster.address], capture_output=True, text=True,
-                         env=os.environ | {"PYTHONPATH": str(ROOT)})
+    end = subprocess.run([sys.executable, str(tmp_path / "script.py"), cluster.address], capture_output=True,
+                         text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
     assert end.stdout == "[(3, 6)]\n", end.stderr
 
 
 def patient(task):
-    """Leaves a mark of its node. Waits for ever on the doomed node; elsewhere until there is a task on that one."""
+    """Leaves a mark of its node. Waits for ever on the doomed node; elsewhere until there is a task on that
+    one."""
     import ray
 
     folder, number, doomed = task
@@ -105,9 +94,10 @@ def patient(task):
     return number
 
 
+@pytest.mark.slow
 def test_a_cluster_computes_and_a_lost_node_costs_nothing_but_a_retry(cluster, tmp_path):
     tasks, done = [(str(tmp_path), number, cluster.lost.node_id) for number in range(3)], {}
-    with open_executor(Settings(executor="ray", address=cluster.address)) as executor:
+    with open_executor(ExecutorSettings(executor="ray", address=cluster.address)) as executor:
         for task, result in executor.map(patient, tasks):
             done[task] = result
             if len(done) == 2:  # the third hangs
@@ -121,7 +111,8 @@ def test_a_cluster_computes_and_a_lost_node_costs_nothing_but_a_retry(cluster, t
 
 def test_no_cluster_is_said_at_once():
     pytest.importorskip("ray", reason="needs ray: pip install -r requirements-scale.txt")
-    with pytest.raises(InputError, match="--address 127.0.0.1:9: no Ray cluster answers .*ConnectionRefusedError"):
+    with pytest.raises(InputError,
+                       match="--address 127.0.0.1:9: no Ray cluster answers .*ConnectionRefusedError"):
         mapped(square, [1], executor="ray", address="127.0.0.1:9")
     with pytest.raises(InputError, match="--address nonsense: no Ray cluster answers"):
         mapped(square, [1], executor="ray", address="nonsense")

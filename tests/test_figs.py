@@ -1,15 +1,20 @@
-"""The pictures: layout without collisions, what is drawn for each space, formats, Graphviz, curve, overview."""
+"""The pictures: layout without collisions, panels of each space, formats, Graphviz, curves, commands."""
+import json
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from matplotlib.transforms import Affine2D
 
 import spaces
-from figs import curve, draw_cell, overview, style
+from figs import architectures, curve, discovered, draw_cell, overview, predictors, style
 from figs.draw_cell import Panel, alive, box_width, draw, smooth
-from figs.layout import crossings, layered
-from spaces import InputError, darts
+from figs.layered import layered
+from runtime.errors import InputError
+from runtime.files import ROOT
+from spaces import darts
 
 NB101, NB201, DARTS = map(spaces.get, ("nasbench101", "nasbench201", "darts"))
 BO = darts.NAMED["GMAENAS_BO"]
@@ -20,14 +25,16 @@ def panels_of_random_cells(count):
     rng = np.random.default_rng(0)
     archs = [(space, arch) for space in (NB101, NB201, DARTS) for arch in space.sample(count, rng)]
     archs += [(NB201, (0,) * 6), (NB201, (0, 2, 3, 3, 4, 0))]
-    return [p for space, arch in archs for p in draw_cell.PANELS.get(space.name, draw_cell.vertex_panels)(space, arch)]
+    panels = draw_cell.PANELS.get
+    return [p for space, arch in archs for p in panels(space.name, draw_cell.vertex_panels)(space, arch)]
 
 
-@pytest.fixture(scope="module", params=panels_of_random_cells(4), ids=lambda panel: f"{len(panel.boxes)} boxes")
+@pytest.fixture(
+    scope="module", params=panels_of_random_cells(4), ids=lambda panel: f"{len(panel.boxes)} boxes")
 def laid_out(request):
     panel = request.param
     sizes = np.array([(box_width(box), draw_cell.HEIGHT) for box in panel.boxes])
-    return panel, sizes, layered(sizes, panel.arrows)
+    return panel, sizes, layered(sizes[:, 0], draw_cell.HEIGHT, panel.arrows)
 
 
 def test_boxes_do_not_touch_and_stay_within_the_picture(laid_out):
@@ -42,7 +49,8 @@ def test_arrows_run_downwards_from_box_to_box_and_cross_no_other(laid_out):
     panel, sizes, layout = laid_out
     low, high, dots = layout.center - sizes / 2, layout.center + sizes / 2, Affine2D().scale(200)
     for (u, v), route in zip(panel.arrows, layout.routes):
-        points = smooth(route).transformed(dots).to_polygons(closed_only=False)[0] / 200  # the curve as short lines
+        curve = smooth(route).transformed(dots)
+        points = curve.to_polygons(closed_only=False)[0] / 200  # the curve as short lines
         assert (np.diff(points[:, 1]) <= 1e-9).all()
         ends = (layout.center[u, 0], low[u, 1]), (layout.center[v, 0], high[v, 1])
         np.testing.assert_allclose(points[[0, -1]], ends, atol=1e-6)
@@ -52,7 +60,7 @@ def test_arrows_run_downwards_from_box_to_box_and_cross_no_other(laid_out):
 
 
 def test_labels_fit_into_their_boxes():
-    for operation in style.OPERATIONS:
+    for operation in style.LOOKS:
         assert box_width(operation) > style.text_width(draw_cell.look(operation)[0], draw_cell.POINTS) + 0.1
 
 
@@ -64,16 +72,16 @@ def test_inputs_stand_on_top_in_order_and_the_output_alone_below(laid_out):
 
 
 def test_a_layout_without_need_has_no_crossing():
-    """K(2,2) crosses once whatever the order; two chains that are numbered crosswise need not."""
-    assert crossings([[0, 1], [2, 3]], [(0, 2), (0, 3), (1, 2), (1, 3)]) == 1
-    layout = layered([(1, 1)] * 5, [(0, 3), (1, 2), (2, 4), (3, 4)])
+    """Two chains that are numbered crosswise."""
+    layout = layered([1.0] * 5, 1.0, [(0, 3), (1, 2), (2, 4), (3, 4)])
     x = layout.center[:, 0]
     assert (x[0] < x[1]) == (x[3] < x[2])
 
 
 def test_nasbench201_shows_operations_between_nodes_and_no_none():
     (panel,) = draw_cell.nasbench201_panels(NB201, NB201.parse("301004"))
-    assert panel.boxes == ["input", "nor_conv_3x3", "node 1", "skip_connect", "node 2", "avg_pool_3x3", "output"]
+    operations = ("nor_conv_3x3", "skip_connect", "avg_pool_3x3")
+    assert panel.boxes == ["input", operations[0], "node 1", operations[1], "node 2", operations[2], "output"]
     assert panel.arrows == [(i, i + 1) for i in range(6)]
 
 
@@ -93,7 +101,21 @@ def test_any_other_space_is_drawn_by_its_vertices():
     expected = Panel("", ["input", "maxpool3x3", "output"], [(0, 1), (0, 2), (1, 2)], inputs=[0])
     assert draw_cell.vertex_panels(NB101, cell) == [expected]
     two_cells = draw_cell.vertex_panels(DARTS, BO)
-    assert [len(panel.boxes) for panel in two_cells] == [11, 11] and two_cells[0].boxes[:2] == ["input1", "input2"]
+    assert [len(panel.boxes) for panel in two_cells] == [11, 11]
+    assert two_cells[0].boxes[:2] == ["input1", "input2"]
+
+
+def test_a_cell_and_its_renumbering_are_both_drawn(tmp_path, without_dot):
+    """Rows depend on the wiring alone."""
+    wiring, rows = [[(0, 1), (1, 2), (2, 4), (0, 3), (3, 4)], [(0, 2), (2, 3), (3, 4), (0, 1), (1, 4)]], []
+    for i, edges in enumerate(wiring):
+        matrix = [[int((u, v) in edges) for v in range(5)] for u in range(5)]
+        operations = ["input", *["maxpool3x3"] * 3, "output"]
+        cell = NB101.parse(json.dumps({"matrix": matrix, "ops": operations}))
+        draw(NB101, cell, tmp_path / f"{i}.png")
+        (panel,) = draw_cell.vertex_panels(NB101, cell)
+        rows.append(sorted(layered([1.0] * 5, 1.0, panel.arrows).center[:, 1]))
+    assert rows[0] == rows[1] and len({path.name for path in tmp_path.iterdir()}) == 2
 
 
 def test_what_the_output_does_not_depend_on_is_pale():
@@ -164,7 +186,7 @@ def test_curve_is_mean_and_deviation_of_the_best_so_far(drawn):
     lines = {line.get_label(): line.get_ydata() for line in drawn().lines}
     assert lines["r: 92.50 ± 0.71 (2 runs)"].tolist() == [90.5, 91.0, 92.5]
     assert lines["ae: 94.00"].tolist() == [90.0, 94.0, 94.0]
-    assert lines["best there is: 95.00"][0] == 95.0
+    assert lines["best in the table: 95.00"][0] == 95.0
     assert len(drawn().collections) == 2  # the band of r, the single queries of ae
 
 
@@ -174,7 +196,70 @@ def test_curve_of_a_search_that_never_improves(drawn):
     assert low < 90.0 < high
 
 
-def test_overview_is_a_picture_for_the_readme(tmp_path, capsys):
-    overview.main(["--out", str(tmp_path / "overview.png")])
-    content = (tmp_path / "overview.png").read_bytes()
-    assert content.startswith(b"\x89PNG") and len(content) < 300_000
+# One command per picture ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("picture, limit", [(overview, 300_000), (architectures, 500_000)])
+def test_a_picture_of_the_readme_has_one_command(tmp_path, capsys, picture, limit):
+    picture.main(["--out", str(tmp_path / "a.png")])
+    content = (tmp_path / "a.png").read_bytes()
+    assert content.startswith(b"\x89PNG") and len(content) < limit and "a.png" in capsys.readouterr().out
+
+
+def test_every_lettered_edge_is_the_vertex_of_its_letter():
+    for columns, cells in ((architectures.nasbench201_columns(), 1), (architectures.darts_columns(), 2)):
+        for drawn, encoded in zip(columns[:cells], columns[cells:], strict=True):
+            edges = [edge.operation for edge in drawn.drawing.edges if edge.letter]
+            assert edges == [box for box in encoded.drawing.boxes if box not in architectures.ENDS]
+
+
+def test_the_legend_has_every_operation_once():
+    labels = [label for _, text in architectures.legend() for label in text.split(", ")]
+    assert sorted(labels) == sorted({*(label for label, _ in style.LOOKS.values()), "none"})
+
+
+def test_the_four_discovered_cells_have_one_command(tmp_path):
+    discovered.main(["--out", str(tmp_path)])
+    names = [f"GMAENAS_{algo}_{cell}.png" for algo in ("AE", "BO") for cell in ("normal", "reduction")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def record(methods):
+    """A record of two sizes; the first method is the best."""
+    records = [{"method": method, "n_labels": n, "tau": {"mean": 0.8 - 0.01 * i, "std": std}}
+               for n, std in ((100, 0.01), (20, None)) for i, method in enumerate(methods)]
+    return {"settings": {"space": "toys"}, "ranked": "toys.csv", "records": records}
+
+
+def names_in(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 12])
+def test_every_predictor_is_drawn_and_at_most_six_in_a_panel(count):
+    methods = [f"method {i:02}" for i in range(count)]
+    panels = predictors.figure(record(methods)).axes
+    assert all(len(axes.containers) == len(names_in(axes)) <= 6 for axes in panels)
+    assert sorted({name for axes in panels for name in names_in(axes)}) == methods
+    assert all("method 00" in names_in(axes) for axes in panels)
+    assert len({axes.get_ylim() for axes in panels}) == 1
+
+
+def test_names_of_predictors_stand_in_the_order_of_their_curves_and_apart():
+    picture = predictors.figure(record(["gat", "ours", "xgboost", "from_darts"]))
+    picture.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in picture.axes[0].texts]
+    assert names_in(picture.axes[0]) == ["from_darts", "xgboost", "ours", "gat"]  # upwards
+    assert all(below.y1 <= above.y0 + 1 for below, above in pairwise(boxes))
+    assert [curve.method for curve in predictors.curves_of(record(["gat", "ours"]))] == ["ours", "gat"]
+
+
+def test_the_pictures_of_all_records_have_one_command(tmp_path):
+    for name in ("predictor_tnasp", "predictor_nasbench201_cifar10"):
+        (tmp_path / f"{name}.json").write_bytes((ROOT / "results" / f"{name}.json").read_bytes())
+    predictors.main(["--records", str(tmp_path / "predictor_*.json")])
+    assert len(list(tmp_path.glob("predictor_*.png"))) == 2
+    with pytest.raises(InputError, match="no such file"):
+        predictors.main(["--records", str(tmp_path / "none.json")])
+    (tmp_path / "other.json").write_text('{"records": 3}')
+    with pytest.raises(InputError, match="other.json is no record"):
+        predictors.main(["--records", str(tmp_path / "other.json")])

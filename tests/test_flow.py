@@ -2,9 +2,10 @@
 import math
 
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from models.flow import flow_targets
+from models.features.flow import flow_targets
 
 K = 4
 DAGS = st.integers(2, 6).flatmap(lambda n: st.tuples(
@@ -27,7 +28,8 @@ def paths(adj: list[list[int]], v: int) -> list[list[int]]:
 
 
 def counted(ops, adj) -> torch.Tensor:
-    """[V, 2K + 1]: largest and smallest number of each operation on a path to a vertex, log of the number of paths."""
+    """[V, 2K + 1]: largest and smallest number of each operation on a path to a vertex, log of the number of
+    paths."""
     rows = []
     for v in range(len(ops)):
         on_paths = [[ops[u] for u in path] for path in paths(adj, v)]

@@ -7,11 +7,13 @@ import time
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import gen_json_301
 import spaces
-from conftest import ROOT
-from spaces import InputError, darts
+from runtime.errors import InputError
+from spaces import darts
+from spaces.labels.read import read_labels
 from spaces.nasbench301 import Answers, Surrogate
 
 SPACE = spaces.get("nasbench301")
@@ -28,9 +30,9 @@ class FakeSurrogate(Surrogate):
 
 
 class FakeEnsemble(FakeSurrogate):
-    """It also has a spread, of 0 to 1 percent."""
+    """It also has a standard deviation, of 0 to 1 percent."""
 
-    spread = "its own spread"
+    std_source = "its own deviation"
 
     def query_many(self, numbers):
         return super().query_many(numbers)._replace(std=numbers / darts.SIZE)
@@ -65,11 +67,10 @@ def test_labels_carry_accuracy_cost_and_the_oracles_name(tmp_path, fake):
 
 
 def test_labels_read_back_what_was_written(tmp_path, fake):
-    from spaces import labels
-
-    header, rows = generate(tmp_path / "cells.jsonl", "--oracle", "x.onnx")
-    table = labels.read(tmp_path / "cells.jsonl", SPACE)
-    assert table.keys == [row["arch"] for row in rows] and table.val.tolist() == [row["val_accuracy"] for row in rows]
+    _, rows = generate(tmp_path / "cells.jsonl", "--oracle", "x.onnx")
+    table = read_labels(tmp_path / "cells.jsonl", SPACE)
+    assert table.keys == [row["arch"] for row in rows]
+    assert table.val.tolist() == [row["val_accuracy"] for row in rows]
     assert table.name.startswith("fake")
 
 
@@ -89,18 +90,20 @@ def test_noise_is_seeded_normal_and_named(tmp_path, fake):
     assert bare["noise"] == gen_json_301.SEED_STD
 
 
-def test_noise_of_no_size_is_the_oracles_own_where_it_has_one(tmp_path, fake):
+def test_noise_of_no_size_is_the_oracles_own_if_it_has_one(tmp_path, fake):
     _, clean = generate(tmp_path / "clean", "--oracle", "folder", n=400)
     header, noisy = generate(tmp_path / "noisy", "--oracle", "folder", "--noise", n=400)
     std = darts.numbers_of_keys([row["arch"] for row in clean]) / darts.SIZE
     difference = np.array([b["val_accuracy"] - a["val_accuracy"] for a, b in zip(clean, noisy)]) / std
     assert abs(difference.mean()) < 0.1 and abs(difference.std() - 1) < 0.1
-    assert header["noise"] == "its own spread" and header["oracle"] == "fake with normal noise of its own spread"
+    assert header["noise"] == "its own deviation"
+    assert header["oracle"] == "fake with normal noise of its own deviation"
     sized, _ = generate(tmp_path / "sized", "--oracle", "folder", "--noise", "0.5")
     assert sized["noise"] == 0.5 and sized["oracle"] == "fake with normal noise of 0.5 %"
 
 
-@pytest.mark.parametrize("flags", [(), ("--oracle", "x.onnx", "--noise", "0.5"), ("--oracle", "folder", "--noise")])
+@pytest.mark.parametrize("flags", [(), ("--oracle", "x.onnx", "--noise", "0.5"),
+                                   ("--oracle", "folder", "--noise")])
 def test_any_prefix_of_the_file_resumes_to_the_same_bytes(tmp_path, fake, flags):
     generate(tmp_path / "whole", *flags)
     whole = (tmp_path / "whole").read_bytes()
@@ -134,7 +137,8 @@ def test_a_file_of_other_flags_or_content_stays_as_it_is(tmp_path):
         else:
             path.write_bytes(content)
         before = path.read_bytes()
-        with pytest.raises(InputError, match="out:1: is not what these flags write: choose another or delete it"):
+        complaint = "out:1: is not what these flags write: choose another or delete it"
+        with pytest.raises(InputError, match=complaint):
             generate(path)
         assert path.read_bytes() == before
         path.unlink()
@@ -167,13 +171,15 @@ def test_flags_that_make_no_sense_are_refused(tmp_path, fake, flags, complaint):
 
 
 def test_what_is_no_surrogate_is_refused(tmp_path):
-    with pytest.raises(InputError, match="--oracle labels.csv: give the .onnx file of the YAHPO surrogate or the folder"):
+    complaint = "--oracle labels.csv: give the .onnx file of the YAHPO surrogate or the folder"
+    with pytest.raises(InputError, match=complaint):
         gen_json_301.main(["--n", "5", "--oracle", "labels.csv", "--out", str(tmp_path / "out")])
 
 
 def test_a_missing_surrogate_or_an_unwritable_file_is_one_line_and_code_2(tmp_path):
-    for flags in (["--out", str(tmp_path / "o"), "--oracle", str(tmp_path / "x.onnx")], ["--out", str(tmp_path)]):
+    for flags in (["--out", str(tmp_path / "o"), "--oracle", str(tmp_path / "x.onnx")],
+                  ["--out", str(tmp_path)]):
         command = [sys.executable, "gen_json_301.py", "--n", "5", *flags]
-        run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        run = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
         assert run.returncode == 2
         assert run.stderr.startswith("error: ") and run.stderr.count("\n") == 1

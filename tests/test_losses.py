@@ -1,20 +1,20 @@
-"""Losses against written-out double loops, metrics against numbers worked out by hand."""
+"""Losses against written-out double loops."""
 import math
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from models import metrics
-from models.losses import LOSSES, SOFTNESS, hinge
+from models.predictor.losses import LOSSES, SOFTNESS, hinge
 
-SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-20, 20))  # whole numbers, so that ties are common
+# whole numbers, so that ties are common
+SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-20, 20))
 LABELS = st.one_of(st.integers(88, 92).map(float), st.floats(80, 95))
 BATCHES = st.lists(st.tuples(SCORES, LABELS), min_size=1, max_size=9).map(lambda pairs: tuple(zip(*pairs)))
 
 
-# Losses: s scores, y labels -------------------------------------------------------------------------------------------
+# Losses: s scores, y labels ---------------------------------------------------------------------------------
 
 def softplus(x: float) -> float:
     """log(1 + exp(x)), which is -log sigmoid(-x)."""
@@ -33,7 +33,8 @@ def ranked_pairs(y):
 def cross_entropy(s, target) -> float:
     """Of sigmoid(s_i - s_j) against target(i, j), over all i != j."""
     pairs = [(i, j) for i in range(len(s)) for j in range(len(s)) if i != j]
-    return mean(target(i, j) * softplus(s[j] - s[i]) + (1 - target(i, j)) * softplus(s[i] - s[j]) for i, j in pairs)
+    return mean(target(i, j) * softplus(s[j] - s[i]) + (1 - target(i, j)) * softplus(s[i] - s[j])
+                for i, j in pairs)
 
 
 def soft_target(y):
@@ -60,7 +61,8 @@ def tensors(*columns) -> list[torch.Tensor]:
 @settings(max_examples=100, deadline=None)
 @given(batch=BATCHES)
 def test_a_loss_is_its_double_loop(name, batch):
-    assert LOSSES[name](*tensors(*batch)).item() == pytest.approx(WRITTEN_OUT[name](*batch), rel=1e-9, abs=1e-9)
+    expected = WRITTEN_OUT[name](*batch)
+    assert LOSSES[name](*tensors(*batch)).item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @settings(max_examples=50, deadline=None)
@@ -73,7 +75,8 @@ def test_hinge_takes_any_margin(batch, margin):
 
 @every_loss
 @pytest.mark.parametrize("scores, labels", [
-    ([0.5], [90.0]), ([0.0, 1.0], [90.0, 91.0]), ([0.0, 0.0], [90.0, 90.0]), ([1.0, 1.0, 1.0], [90.0, 90.0, 90.0]),
+    ([0.5], [90.0]), ([0.0, 1.0], [90.0, 91.0]), ([0.0, 0.0], [90.0, 90.0]),
+    ([1.0, 1.0, 1.0], [90.0, 90.0, 90.0]),
     ([1.0, 1.0], [90.0, 91.0]), ([-1e4, 1e4, 0.0], [91.0, 90.0, 90.0]),
 ], ids=["one", "one pair", "a tie", "all ties", "equal scores", "far apart"])
 def test_gradients_are_finite(name, scores, labels):
@@ -100,53 +103,7 @@ def test_a_step_down_the_gradient_moves_scores_towards_the_order_of_the_labels(n
 
 @every_loss
 def test_a_stack_of_batches_is_batch_after_batch(name, rng):
-    """What an ensemble does: one loss a member."""
+    """What an ensemble does: one loss per member."""
     score, label = torch.from_numpy(rng.normal(size=(2, 3, 6)))  # [3, 6] each
     stacked = torch.func.vmap(LOSSES[name])(score, label)  # [3]
     assert stacked.tolist() == pytest.approx([LOSSES[name](s, y).item() for s, y in zip(score, label)])
-
-
-# Metrics --------------------------------------------------------------------------------------------------------------
-
-A, B = np.array([1.0, 2.0, 3.0, 4.0]), np.array([10.0, 20.0, 40.0, 30.0])  # one pair of six in the wrong order
-
-
-def test_kendall_by_hand():
-    assert metrics.kendall_tau(A, B) == pytest.approx((5 - 1) / 6)
-    assert metrics.kendall_tau(-A, B) == pytest.approx(-(5 - 1) / 6)
-
-
-def test_spearman_by_hand():
-    assert metrics.spearman_rho(A, B) == pytest.approx(1 - 6 * (1 + 1) / (4 * 15))
-
-
-@settings(max_examples=50, deadline=None)
-@given(pairs=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12))
-def test_kendall_counts_ties_as_tau_b(pairs):
-    score, truth = np.array(pairs, float).T
-    sign_s, sign_t = (np.sign(np.subtract.outer(x, x)) for x in (score, truth))  # [N, N] each
-    scale = math.sqrt((sign_s**2).sum() * (sign_t**2).sum())
-    assert metrics.kendall_tau(score, truth) == pytest.approx((sign_s * sign_t).sum() / scale if scale else 0.0)
-
-
-@pytest.mark.parametrize("metric", [metrics.kendall_tau, metrics.spearman_rho])
-def test_constant_scores_rank_nothing(metric):
-    assert metric(np.ones(4), B) == metric(A, np.ones(4)) == 0.0
-
-
-def test_precision_by_hand():
-    score, truth = np.array([9.0, 8, 7, 1, 2]), np.array([90.0, 50, 91, 92, 10])  # best three: 0, 1, 2 and 3, 2, 0
-    assert [metrics.precision_at(score, truth, k) for k in (1, 2, 3, 5)] == [0, 0, pytest.approx(2 / 3), 1]
-
-
-def test_precision_with_fewer_architectures_than_k():
-    assert metrics.precision_at(A, B, 10) == 1.0
-
-
-def test_precision_breaks_ties_by_position():
-    assert metrics.precision_at(np.array([1.0, 1, 1]), np.array([5.0, 5, 5]), 2) == 1.0
-
-
-def test_regret_by_hand():
-    score, truth = np.array([9.0, 8, 7, 1]), np.array([90.0, 93.5, 91, 94])
-    assert [metrics.regret_at(score, truth, k) for k in (1, 2, 4)] == [4.0, 0.5, 0.0]

@@ -1,4 +1,4 @@
-"""The NAS-Bench-101 space: cells as tiny literals, the enumerated table, mutation, the cache, the vectorised MD5."""
+"""The NAS-Bench-101 space: tiny literal cells, the enumerated table, mutation, the cache, vectorised MD5."""
 from __future__ import annotations
 
 import csv
@@ -8,14 +8,18 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from spaces import InputError, get
-from spaces import nasbench101_enumeration as enumeration
-from spaces.md5 import md5
-from spaces.nasbench101 import OPS, Cell, NASBench101, _drawing
+from runtime.errors import InputError
+from spaces import get
+from spaces.nasbench101 import enumeration
+from spaces.nasbench101.cell import Cell
+from spaces.nasbench101.enumeration import OPS
+from spaces.nasbench101.md5 import md5
+from spaces.nasbench101.space import NASBench101, _drawing
 
 CONV3, CONV1, POOL = OPS[1:4]
 PAIR = Cell([[0, 1], [0, 0]], ["input", "output"])
@@ -29,13 +33,13 @@ def edges(n: int, *pairs: tuple[int, int]) -> list[list[int]]:
 
 @pytest.fixture(scope="session")
 def space() -> NASBench101:
-    """The real table: built once where this machine's cache lacks it."""
+    """The real table: built once if this machine's cache lacks it."""
     return get("nasbench101")
 
 
 @pytest.fixture
 def tiny_cache(tmp_path, monkeypatch):
-    """An empty cache folder, and a builder of a one-cell table in place of the real one; gives (path, calls)."""
+    """An empty cache folder, and a builder of a table of one cell in place of the real one: (path, calls)."""
     calls, table = [], np.zeros(1, enumeration.CELL)
     monkeypatch.setenv("GMAE_NAS_CACHE", str(tmp_path / "new" / "folder"))
     monkeypatch.setattr(enumeration, "SHA256", hashlib.sha256(table.tobytes()).hexdigest())
@@ -83,8 +87,8 @@ def test_limits_count_only_what_pruning_leaves():
     (CHAIN.matrix, ["input", "output", "output"], r"ops\[1\] is 'output'"),
     (edges(3, (0, 1)), ["input", POOL, "output"], "no path"),
     (edges(8, *((v, v + 1) for v in range(7))), ["input", *[POOL] * 6, "output"], "8 vertices and 7 edges"),
-    (edges(7, *((0, v) for v in range(1, 6)), *((v, 6) for v in range(1, 6))), ["input", *[POOL] * 5, "output"],
-     "7 vertices and 10 edges"),
+    (edges(7, *((0, v) for v in range(1, 6)), *((v, 6) for v in range(1, 6))),
+     ["input", *[POOL] * 5, "output"], "7 vertices and 10 edges"),
 ])
 def test_a_faulty_cell_is_refused_in_one_line(matrix, ops, fault):
     with pytest.raises(InputError, match=fault) as caught:
@@ -99,7 +103,8 @@ def test_text_is_one_line_and_parses_back(space):
 
 
 def test_parse_takes_nasbench_fields(space):
-    record = json.dumps({"module_adjacency": CHAIN.matrix, "module_operations": CHAIN.ops, "trainable_parameters": 1})
+    record = json.dumps({"module_adjacency": CHAIN.matrix, "module_operations": CHAIN.ops,
+                         "trainable_parameters": 1})
     assert space.parse(record) == CHAIN
 
 
@@ -107,7 +112,8 @@ def test_parse_takes_a_hash_in_either_case(space):
     assert space.parse(DIAMOND.key.upper() + "\n").key == DIAMOND.key
 
 
-@pytest.mark.parametrize("text", ["", "0" * 31, "g" * 32, "0" * 32, "[1, 2]", "null", '{"ops": []}', '{"matrix":'])
+@pytest.mark.parametrize("text", ["", "0" * 31, "g" * 32, "0" * 32, "[1, 2]", "null", '{"ops": []}',
+                                  '{"matrix":'])
 def test_parse_refuses_what_names_no_cell(space, text):
     with pytest.raises(InputError):
         space.parse(text)
@@ -168,7 +174,8 @@ def test_encode_pads_after_the_real_vertices(space):
 def test_table_rows_encode_keys_and_encoded_cells_agree(space, rng):
     rows = rng.integers(space.size, size=50)
     cells = [space.cell(row) for row in rows]
-    encoded, by_key, table = space.encode(cells), space.encode_keys([c.key for c in cells]), space.table()[rows]
+    encoded, by_key = space.encode(cells), space.encode_keys([cell.key for cell in cells])
+    table = space.table()[rows]
     for field in ("ops", "adj", "n", "marks"):
         assert getattr(encoded, field).equal(getattr(table, field))
         assert getattr(by_key, field).equal(getattr(table, field))
@@ -225,7 +232,8 @@ def test_mutation_reaches_every_cell_of_three_vertices(space, rng):
 
 
 def test_single_edits_and_their_reversals_connect_all_wirings():
-    """Each link removes one edge, and the vertex that it leaves on no path; mutation can do this and the reverse."""
+    """Each link removes one edge, and the vertex that it leaves on no path; mutation can do this and the
+    reverse."""
     numbers = {}  # (vertices, edge set) of every drawing: its number
     for n in range(2, 8):
         for edge_set in enumeration.edge_sets(n).tolist():
@@ -235,7 +243,8 @@ def test_single_edits_and_their_reversals_connect_all_wirings():
         bits = [1 << bit for bit in range(n * (n - 1) // 2) if edge_set >> bit & 1]
         smaller = [(n, edge_set ^ bit) for bit in bits]
         adj = enumeration.adjacency(np.array([edge_set], np.uint32), n)[0]
-        for v in np.flatnonzero((adj.sum(0) == 1) & (adj.sum(1) == 1)):  # one edge in, one out: it can be a spare
+        # one edge in, one out: it can be a spare
+        for v in np.flatnonzero((adj.sum(0) == 1) & (adj.sum(1) == 1)):
             rest = np.delete(np.delete(adj, v, 0), v, 1)[enumeration.edge_pairs(n - 1)]
             smaller.append((n - 1, sum(1 << int(bit) for bit in np.flatnonzero(rest))))
         links += [(number, numbers[other]) for other in smaller if other in numbers]
@@ -281,7 +290,8 @@ def test_a_wrong_build_is_never_kept(tiny_cache, monkeypatch):
 @given(st.integers(0, 260), st.binary(min_size=1, max_size=300))
 def test_md5_equals_hashlib(length, noise):
     messages = np.resize(np.frombuffer(noise, np.uint8), (3, length))
-    assert [row.tobytes() for row in md5(messages)] == [hashlib.md5(row.tobytes()).digest() for row in messages]
+    assert [row.tobytes() for row in md5(messages)] == [hashlib.md5(row.tobytes()).digest()
+                                                        for row in messages]
 
 
 def test_md5_of_more_messages_than_one_chunk():

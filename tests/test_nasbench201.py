@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import spaces
-from spaces import InputError
+from runtime.errors import InputError
 
 SPACE = spaces.get("nasbench201")
 ARCH = (0, 1, 3, 4, 2, 2)
@@ -29,7 +29,8 @@ def test_rows_are_the_digits_in_lexicographic_order():
     table = SPACE.table()
     assert len(table) == SPACE.size == 15_625
     digits = table.ops[:, 1:7].numpy() - 1
-    assert digits[0].tolist() == [0] * 6 and digits[1].tolist() == [0, 0, 0, 0, 0, 1] and digits[-1].tolist() == [4] * 6
+    assert digits[0].tolist() == [0] * 6 and digits[1].tolist() == [0, 0, 0, 0, 0, 1]
+    assert digits[-1].tolist() == [4] * 6
     assert (np.diff(digits @ 5 ** np.arange(6)[::-1].astype(np.int64)) == 1).all()
 
 
@@ -43,8 +44,8 @@ def test_graph_of_a_cell():
     """Vertices: input, 0->1, 0->2, 1->2, 0->3, 1->3, 2->3, output."""
     graph = SPACE.encode([ARCH])
     names = [SPACE.ops[op] for op in graph.ops[0]]
-    assert names == ["input", "none", "skip_connect", "nor_conv_3x3", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_1x1",
-                     "output"]
+    assert names == ["input", "none", "skip_connect", "nor_conv_3x3", "avg_pool_3x3", "nor_conv_1x1",
+                     "nor_conv_1x1", "output"]
     edges = {(0, 1), (0, 2), (0, 4), (1, 3), (1, 5), (2, 6), (3, 6), (4, 7), (5, 7), (6, 7)}
     assert set(map(tuple, graph.adj[0].nonzero().tolist())) == edges
     assert graph.n.tolist() == [8] and not graph.marks.any()

@@ -7,9 +7,12 @@ import pytest
 from scipy.stats import spearmanr
 
 import spaces
-from spaces import InputError, darts
-from spaces.labels import Labels
-from spaces.oracles import Budget, BudgetExhausted, Record, TableOracle, open_oracle
+from runtime.errors import InputError
+from spaces import darts
+from spaces.base import Record
+from spaces.labels.read import Labels
+from spaces.oracles import open_oracle
+from spaces.oracles.table import BudgetExhausted, QueryBudget, TableOracle
 
 NB201 = spaces.get("nasbench201")
 NB301 = spaces.get("nasbench301")
@@ -56,7 +59,7 @@ class Counting:
 
 def test_budget_refuses_the_query_after_the_last_without_asking():
     oracle = Counting()
-    budget = Budget(oracle, 2)
+    budget = QueryBudget(oracle, 2)
     assert (budget.name, budget.spent, budget.left) == ("counting", 0, 2)
     assert budget.query("a") == Record(1.0, None, None)
     budget.query("a")
@@ -67,7 +70,7 @@ def test_budget_refuses_the_query_after_the_last_without_asking():
 
 
 def test_a_failed_query_counts_and_coverage_does_not():
-    budget = Budget(Counting(), 2)
+    budget = QueryBudget(Counting(), 2)
     assert budget.covers("yes") and not budget.covers("no") and budget.spent == 0
     with pytest.raises(InputError):
         budget.query("bad")
@@ -75,7 +78,8 @@ def test_a_failed_query_counts_and_coverage_does_not():
 
 
 def test_any_other_file_is_read_as_labels(tmp_path):
-    (tmp_path / "mine.csv").write_text(f"arch,val_accuracy\n{NB201.key(KNOWN)},90.5\n{NB201.key(UNKNOWN)},10.0\n")
+    rows = f"{NB201.key(KNOWN)},90.5\n{NB201.key(UNKNOWN)},10.0\n"
+    (tmp_path / "mine.csv").write_text(f"arch,val_accuracy\n{rows}")
     oracle = open_oracle(str(tmp_path / "mine.csv"), NB201, dataset="cifar10")
     assert oracle.query(KNOWN).val == 90.5
 
@@ -112,9 +116,10 @@ def test_yahpo_ranks_the_published_cells_as_nasbench301_does(yahpo, shared_data)
 
 
 def test_yahpo_codes_of_a_cell(yahpo):
-    """DARTS_V2's normal cell: node 4's edges start at 5, so skip_connect from 0 is edge 5; its inputs are "0_1"."""
+    """DARTS_V2's normal cell: node 4's edges start at 5, so skip_connect from 0 is edge 5; its inputs are
+    "0_1"."""
     codes = yahpo.encode(darts.numbers_of([darts.NAMED["DARTS_V2"]]))[0]
-    avg, dil3, dil5, top, sep3, sep5, skip = range(1, 8)  # the JSON numbers operations by name, 0 = inactive
+    dil3, top, sep3, skip = 2, 4, 5, 7  # the JSON numbers operations by name, 0 = inactive
     assert codes[:14].tolist() == [sep3, sep3, sep3, sep3, 0, skip, sep3, 0, 0, skip, 0, dil3, 0, 0]
     assert codes[14:28].tolist() == [top, top, 0, top, skip, top, 0, skip, 0, 0, top, skip, 0, 0]
     assert codes[28:].tolist() == [1, 1, 2, 3, 2, 5]  # 0_1, 0_1, 0_2; 1_2, 0_2, 1_2
@@ -123,5 +128,6 @@ def test_yahpo_codes_of_a_cell(yahpo):
 def test_yahpo_answers_one_as_it_answers_many(yahpo):
     archs = NB301.sample(3, np.random.default_rng(0))
     val, cost, _ = yahpo.query_many(darts.numbers_of(archs))
-    assert [yahpo.query(arch) for arch in archs] == [Record(float(v), None, float(c)) for v, c in zip(val, cost)]
+    assert [yahpo.query(arch) for arch in archs] == [Record(float(v), None, float(c))
+                                                     for v, c in zip(val, cost)]
     assert yahpo.covers(NB301.key(archs[0])) and yahpo.name == "YAHPO surrogate of NAS-Bench-301"

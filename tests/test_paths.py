@@ -1,4 +1,5 @@
-"""Path encoding and graph features: small literal graphs, and every graph against a plain recursive search."""
+"""Path encoding and graph features: small literal graphs, and every graph against a plain recursive
+search."""
 import numpy as np
 import pytest
 import torch
@@ -6,15 +7,19 @@ from hypothesis import given, settings
 
 import spaces
 from models.batch import Batch
-from models.paths import MOST, adjacency_features, cell_features, graph_features, path_columns, path_features, paths_of
-from test_encoders import OPERATIONS, batch, dags
+from models.features.paths import (
+    MOST,
+    adjacency_features,
+    cell_features,
+    graph_features,
+    path_columns,
+    path_features,
+    paths_of,
+)
+from toys.graphs import OPERATIONS, batch, dags
 
 DIAMOND = np.zeros((4, 4), np.uint8)  # 0 -> 1 -> 3, 0 -> 2 -> 3, 0 -> 3
 DIAMOND[[0, 0, 0, 1, 2], [1, 2, 3, 3, 3]] = 1
-
-
-def together(*graphs: Batch) -> Batch:
-    return Batch(*map(torch.cat, zip(*graphs)))
 
 
 def walk(ops, adj, marks, vertex: int) -> list[tuple]:
@@ -29,7 +34,7 @@ def sequences(ops, adj, marks) -> list[tuple]:
     return [path for start in starts for path in walk(ops, adj, marks, start)]
 
 
-# Paths ----------------------------------------------------------------------------------------------------------------
+# Paths ------------------------------------------------------------------------------------------------------
 
 def test_paths_of_a_diamond():
     paths = paths_of(batch([0, 1, 2, 3], DIAMOND), 4)
@@ -41,7 +46,7 @@ def test_paths_of_a_diamond():
 @given(one=dags(), other=dags())
 def test_paths_are_those_of_a_recursive_search(one, other):
     """And equal codes are equal sequences, across graphs too."""
-    table = together(*(batch(*graph, vertices=7) for graph in (one, other)))
+    table = Batch.cat([batch(*graph, vertices=7) for graph in (one, other)])
     paths, expected = paths_of(table, OPERATIONS), [sequences(*graph) for graph in (one, other)]
     code = {}
     for g in (0, 1):
@@ -59,20 +64,20 @@ def test_neither_the_order_of_the_vertices_nor_padding_matters(graph):
     ops, adj, marks = graph
     order = np.random.default_rng(0).permutation(len(ops))
     shuffled = ops[order], adj[np.ix_(order, order)], marks[order]
-    table = together(batch(*graph, vertices=9, filler=2), batch(*shuffled, vertices=9))
+    table = Batch.cat([batch(*graph, vertices=9, filler=2), batch(*shuffled, vertices=9)])
     for features in (path_features(table, OPERATIONS), graph_features(table, OPERATIONS)):
         assert torch.equal(features[0], features[1])
 
 
 def test_two_paths_of_one_sequence_are_one_column():
-    table = together(batch([0, 1, 1, 3], DIAMOND), batch([0, 1, 2, 3], DIAMOND))
+    table = Batch.cat([batch([0, 1, 1, 3], DIAMOND), batch([0, 1, 2, 3], DIAMOND)])
     assert path_features(table, 4).sum(1).tolist() == [2, 3]
 
 
 def test_the_commonest_paths_get_a_column():
     """Not the path that one graph has most often: a graph counts once."""
-    table = together(batch([0, 1, 1, 3], DIAMOND), batch([0, 2, 3], np.eye(3, k=1), vertices=4),
-                     batch([0, 2, 3], np.eye(3, k=1), vertices=4))
+    table = Batch.cat([batch([0, 1, 1, 3], DIAMOND), batch([0, 2, 3], np.eye(3, k=1), vertices=4),
+                       batch([0, 2, 3], np.eye(3, k=1), vertices=4)])
     assert len(path_columns(table, 4)) == 3
     columns = path_columns(table, 4, most=1)
     assert path_features(table, 4, columns).tolist() == [[0], [1], [1]]
@@ -87,7 +92,7 @@ def test_paths_without_a_column_are_left_out():
 def test_a_path_of_many_vertices_has_a_code():
     """Beyond 64 bits: two that differ in the first of 40 operations are still two."""
     ops = np.zeros(40, int)
-    table = together(batch(ops, np.eye(40, k=1)), batch([1, *ops[1:]], np.eye(40, k=1)))
+    table = Batch.cat([batch(ops, np.eye(40, k=1)), batch([1, *ops[1:]], np.eye(40, k=1))])
     assert path_features(table, 10).tolist() in ([[0, 1], [1, 0]], [[1, 0], [0, 1]])
 
 
@@ -96,10 +101,10 @@ def test_the_columns_of_a_space(space, columns, rng):
     """NAS-Bench-201: sequences of 1, 2 and 3 operations, 5 + 25 + 125."""
     space = spaces.get(space)
     table = Batch.of(space.table(None if space.size else 2000, rng))
-    assert path_features(table, len(space.ops)).shape == (table.graphs, columns)
+    assert path_features(table, len(space.ops)).shape == (table.num_graphs, columns)
 
 
-# The other features ---------------------------------------------------------------------------------------------------
+# The other features -----------------------------------------------------------------------------------------
 
 def test_facts_about_a_diamond():
     """A tail hangs on it: 3 -> 4. The operations are 0, 1, 1, 2, 3."""

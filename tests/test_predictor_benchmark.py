@@ -1,6 +1,6 @@
 """benchmarks/predictor.py: equal terms for every method, honest numbers, nothing done twice."""
 import json
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,17 +8,27 @@ import numpy as np
 import pytest
 import torch
 
-import finetune
 import pretrain
-import runtime
 import spaces
 from benchmarks import baselines, predictor, predictor_record
 from benchmarks.baselines import METHODS, Method, published
 from models.metrics import kendall_tau
-from spaces import InputError
-from test_finetune import KEYS, N, SPACE, TEST, VAL, write_labels
+from models.predictor.fit import PredictorRecipe
+from runtime.errors import InputError
+from runtime.files import ROOT
+from runtime.settings import setting
+from toys.labels import KEYS, SPACE, TEST, VAL, N, write_labels
 
-QUICK = "--seeds 0,1,2 --threads 1 --device cpu".split()
+QUICK = ["--seeds", "0,1,2", "--threads", "1", "--device", "cpu"]
+
+
+@dataclass
+class SmallRecipe(PredictorRecipe):
+    """A small network that trains for a moment."""
+
+    epochs: int = setting(1, "")
+    width: int = setting(16, "")
+    layers: int = setting(1, "")
 
 
 @pytest.fixture
@@ -28,8 +38,8 @@ def labels(tmp_path) -> str:
 
 def run(folder: Path, labels: str, methods: str, sizes: str, *flags: str) -> dict:
     out, work = folder / "out.json", folder / "work"
-    [report] = predictor.main(["--labels", labels, "--methods", methods, "--n_labels", sizes, "--out", str(out),
-                               "--work", str(work), *QUICK, *flags])
+    [report] = predictor.main(["--labels", labels, "--methods", methods, "--n_labels", sizes,
+                               "--out", str(out), "--work", str(work), *QUICK, *flags])
     return report
 
 
@@ -46,12 +56,13 @@ def refused(folder: Path, labels: str, *flags: str) -> str:
 
 @pytest.fixture
 def seen(monkeypatch) -> list:
-    """Adds a method `seen` that scores by fixed random numbers of the table's rows; returns the tasks that it got."""
+    """Adds a method `seen` that scores by fixed random numbers of the table's rows; returns the tasks that it
+    got."""
     tasks = []
 
     def fit(task, checkpoint):
         tasks.append(task)
-        fixed = np.random.default_rng(0).random(task.table.graphs)  # [N]
+        fixed = np.random.default_rng(0).random(task.table.num_graphs)  # [N]
         return lambda rows: np.tile(fixed[rows], (len(task.seeds), 1))
 
     for name in ("seen", "seen_too"):
@@ -62,19 +73,20 @@ def seen(monkeypatch) -> list:
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """Every network of every method is small and trains for a moment."""
-    monkeypatch.setattr(baselines.finetune, "Recipe", partial(finetune.Recipe, epochs=1, width=16, layers=1))
+    monkeypatch.setattr(baselines, "PredictorRecipe", SmallRecipe)
     sizes = {"base_model": "gat", "width": 16, "layers": 1, "heads": 2}
 
     def settings_file(stage, space):
         rest = {"tasks": "mask", "archs": 50, "batch_size": 16} if stage == "pretrain" else {"epochs": 1}
         path = tmp_path / f"{stage}.json"
-        path.write_text(json.dumps(sizes | rest | ({"finetune_fixed_encoder": True} if "partial" in stage else {})))
+        path.write_text(json.dumps(sizes | rest
+                                   | ({"finetune_fixed_encoder": True} if "partial" in stage else {})))
         return path
 
     monkeypatch.setattr(baselines, "settings_file", settings_file)
 
 
-# The report -----------------------------------------------------------------------------------------------------------
+# The report -------------------------------------------------------------------------------------------------
 
 def test_the_numbers_are_those_of_the_scores(tmp_path, labels, seen):
     report = run(tmp_path, labels, "seen", "20,40")
@@ -86,7 +98,8 @@ def test_the_numbers_are_those_of_the_scores(tmp_path, labels, seen):
         assert of_size["tau"]["seeds"] == pytest.approx(tau, abs=1e-3)  # the file has four digits
         assert of_size["tau"]["mean"] == pytest.approx(np.mean(tau), abs=1e-3)
         assert of_size["tau"]["std"] == pytest.approx(np.std(tau, ddof=1), abs=1e-3)
-        assert (of_size["n_ranked"], of_size["seeds"]) == (N - n, [0, 1, 2]) and of_size["seconds"].keys() == {"fit", "score"}
+        assert (of_size["n_ranked"], of_size["seeds"]) == (N - n, [0, 1, 2])
+        assert of_size["seconds"].keys() == {"fit", "score"}
 
 
 def test_every_method_gets_the_same_labels(tmp_path, labels, seen):
@@ -129,7 +142,7 @@ def test_measures_of_a_ranking_that_errs_among_the_best_only():
     assert (found["tau_best_tenth"], found["tau"]) == (pytest.approx(-1), pytest.approx(1 - 2 * 45 / 4950))
 
 
-# Which cells ----------------------------------------------------------------------------------------------------------
+# Which cells ------------------------------------------------------------------------------------------------
 
 def test_a_limit_ranks_the_same_few_cells_for_every_seed(tmp_path, labels, seen):
     report = run(tmp_path, labels, "seen", "20", "--eval_cells", "30")
@@ -144,7 +157,8 @@ def test_cells_of_another_table_are_ranked_but_for_those_trained_on(tmp_path, la
     """The other table repeats half of the cells, with test accuracies of its own."""
     fresh = set(map(SPACE.key, SPACE.sample(50, np.random.default_rng(9)))) - set(KEYS)
     keys = [*KEYS[:N // 2], *sorted(fresh)]
-    other = write_labels(tmp_path / "other.csv", *np.random.default_rng(1).uniform(50, 90, (2, len(keys))), keys)
+    other = write_labels(tmp_path / "other.csv", *np.random.default_rng(1).uniform(50, 90, (2, len(keys))),
+                         keys)
     cells = predictor.Cells(predictor.Config(labels=labels, eval_labels=other), SPACE, torch.device("cpu"))
     train, [ranked] = cells.draw(60, 3)
     names = np.array(KEYS + keys)
@@ -154,31 +168,35 @@ def test_cells_of_another_table_are_ranked_but_for_those_trained_on(tmp_path, la
 
 
 def test_several_tables_are_ranked_by_the_same_predictors(tmp_path, labels, monkeypatch):
-    """Each in a record of its own, the same as if it were ranked alone; what one of them lacks is measured again."""
+    """Each in a record of its own, the same as if it were ranked alone; what one of them lacks is measured
+    again."""
     def fit(task, checkpoint):
         fits.append(task.seeds)
         return lambda rows: np.tile(task.table.ops[rows].numpy() @ np.arange(1, 9) ** 2, (len(task.seeds), 1))
 
     def both() -> list[dict]:
-        return predictor.main(["--labels", labels, "--methods", "by_ops", "--n_labels", "20", "--eval_labels", two,
-                               "--out", str(tmp_path / "both.json"), *QUICK])
+        return predictor.main(["--labels", labels, "--methods", "by_ops", "--n_labels", "20",
+                               "--eval_labels", two, "--out", str(tmp_path / "both.json"), *QUICK])
 
     fits = []
     monkeypatch.setitem(METHODS, "by_ops", Method(fit))
     halves = [write_labels(tmp_path / f"{name}.csv", VAL[part], TEST[part], KEYS[part])
               for name, part in (("one", slice(0, N // 2)), ("other", slice(N // 2, N)))]
     two = ",".join(halves)
-    alone = [run(tmp_path / Path(half).stem, labels, "by_ops", "20", "--eval_labels", half) for half in halves]
+    alone = [run(tmp_path / Path(half).stem, labels, "by_ops", "20", "--eval_labels", half)
+             for half in halves]
     together = both()
     for one, found, half in zip(alone, together, halves):
         assert found == json.loads((tmp_path / f"both_{Path(half).stem}.json").read_text())
         assert found["settings"] == one["settings"] and found["ranked"] == one["ranked"]
-        assert all(found["records"][0][name] == one["records"][0][name] for name in ("seeds", "n_ranked", *predictor_record.MEASURES))
+        assert all(found["records"][0][name] == one["records"][0][name]
+                   for name in ("seeds", "n_ranked", *predictor_record.MEASURES))
     assert together[0]["records"][0]["tau"] != together[1]["records"][0]["tau"]
     both()
     assert len(fits) == 3
     (tmp_path / "both_one.json").unlink()
-    assert [report["records"][0]["tau"] for report in both()] == [report["records"][0]["tau"] for report in together]
+    assert all(again["records"][0]["tau"] == report["records"][0]["tau"]
+               for again, report in zip(both(), together, strict=True))
     assert len(fits) == 4
 
 
@@ -191,7 +209,7 @@ def test_too_few_cells_to_rank(tmp_path, labels, seen):
     assert "--eval_cells" in refused(tmp_path, labels, "--eval_cells", "1")
 
 
-# Going on -------------------------------------------------------------------------------------------------------------
+# Going on ---------------------------------------------------------------------------------------------------
 
 def test_what_is_finished_is_not_done_again(tmp_path, labels, seen):
     first = run(tmp_path, labels, "seen", "20")
@@ -207,8 +225,10 @@ def test_the_differences_are_those_of_the_whole_record(tmp_path, labels, seen):
     report = run(tmp_path, labels, "seen,seen_too", "20", "--seeds", "1-4")
     assert [(d["method"], d["minus"], d["n_labels"], d["n_seeds"]) for d in report["differences"]] == [
         ("xgboost", "seen", 20, 3), ("seen_too", "seen", 20, 4)]
-    one, other = (dict(zip(r["seeds"], r["tau"]["seeds"])) for r in (record(report, "xgboost", 20), record(report, "seen", 20)))
-    assert report["differences"][0]["mean"] == pytest.approx(np.mean([one[seed] - other[seed] for seed in (1, 2, 3)]))
+    one, other = (dict(zip(r["seeds"], r["tau"]["seeds"]))
+                  for r in (record(report, "xgboost", 20), record(report, "seen", 20)))
+    gain = np.mean([one[seed] - other[seed] for seed in (1, 2, 3)])
+    assert report["differences"][0]["mean"] == pytest.approx(gain)
 
 
 def test_further_seeds_are_added_and_the_table_shows_those_asked_for(tmp_path, labels, seen, capsys):
@@ -238,7 +258,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, labels, seen, monkeyp
         patch.setitem(METHODS, "seen_too", Method(fail))
         run(tmp_path, labels, "seen_too", "20", "--together", "2")
     report = run(tmp_path, labels, "seen_too", "20", "--together", "2")
-    assert [task.seeds for task in seen] == [[0, 1], [2]] and record(report, "seen_too", 20)["seeds"] == [0, 1, 2]
+    assert [task.seeds for task in seen] == [[0, 1], [2]]
+    assert record(report, "seen_too", 20)["seeds"] == [0, 1, 2]
 
 
 def test_a_record_of_before_is_read(tmp_path, labels, seen):
@@ -246,24 +267,29 @@ def test_a_record_of_before_is_read(tmp_path, labels, seen):
     report = run(tmp_path, labels, "seen", "20")
     old = json.loads((tmp_path / "out.json").read_text())
     old["settings"]["seeds"] = "0-2"
-    old["records"] = [{name: value for name, value in r.items() if name != "seeds"} | {"n_seeds": 3} for r in old["records"]]
+    old["records"] = [{name: value for name, value in r.items() if name != "seeds"} | {"n_seeds": 3}
+                      for r in old["records"]]
     (tmp_path / "out.json").write_text(json.dumps(old))
     assert run(tmp_path, labels, "seen", "20") == report and len(seen) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_find_what_one_finds(tmp_path, labels):
     flags = ("xgboost", "20,30", "--seeds", "0,1", "--together", "1")
     one, two = run(tmp_path / "one", labels, *flags), run(tmp_path / "two", labels, *flags, "--jobs", "2")
     for n in (20, 30):
-        tau = [dict(zip(r["seeds"], r["tau"]["seeds"])) for r in (record(one, "xgboost", n), record(two, "xgboost", n))]
+        tau = [dict(zip(r["seeds"], r["tau"]["seeds"]))
+               for r in (record(one, "xgboost", n), record(two, "xgboost", n))]
         assert tau[0] == tau[1] and tau[0].keys() == {0, 1}
 
 
 def test_a_record_of_other_settings_is_not_touched(tmp_path, labels, seen):
     run(tmp_path, labels, "seen", "20")
     before = (tmp_path / "out.json").read_bytes()
-    message = refused(tmp_path, labels, "--pretrain_steps", "9", "--eval_cells", "50")
-    assert "pretrain_steps" in message and "eval_cells" in message and (tmp_path / "out.json").read_bytes() == before
+    for flag, old, new in (("pretrain_steps", 500, 9), ("eval_cells", 0, 50)):
+        message = refused(tmp_path, labels, f"--{flag}", str(new))
+        assert f"out.json was made with {flag} = {old}, not {new}: give the same" in message
+    assert (tmp_path / "out.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3}'])
@@ -281,19 +307,21 @@ def test_wrong_flags_are_refused_in_one_line(tmp_path, labels, seen, flag, value
     assert word in refused(tmp_path, labels, flag, value) and not seen
 
 
-# The methods ----------------------------------------------------------------------------------------------------------
+# The methods ------------------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_every_method_runs(tmp_path, labels, tiny):
     report = run(tmp_path, labels, ",".join(METHODS), "20", "--pretrain_steps", "2")
     assert [r["method"] for r in report["records"]] == list(METHODS)
-    assert all(np.isfinite(r["tau"]["seeds"]).all() and len(set(r["tau"]["seeds"])) == 3 for r in report["records"])
+    assert all(np.isfinite(r["tau"]["seeds"]).all() and len(set(r["tau"]["seeds"])) == 3
+               for r in report["records"])
 
 
 @pytest.mark.parametrize("space, n, name", [("nasbench101", 199, "scratch_few"), ("darts", 200, "scratch")])
 def test_scratch_has_settings_of_its_own(space, n, name):
     task = SimpleNamespace(space=spaces.get(space), rows=np.zeros((3, n), int))
-    own, default = vars(baselines.from_scratch(task)), vars(finetune.Recipe())
-    given = json.loads((runtime.ROOT / "params" / f"{name}.json").read_text())
+    own, default = vars(baselines.from_scratch(task)), vars(PredictorRecipe())
+    given = json.loads((ROOT / "params" / f"{name}.json").read_text())
     assert {name: own[name] for name in default if own[name] != default[name]} == given
 
 
@@ -312,17 +340,19 @@ def test_a_seed_decides_a_method_whatever_the_pieces_and_other_seeds(labels, tin
     fit = recipe if method == "npnas" else METHODS[method].fit
 
     def scorer(chosen: slice):
-        return fit(baselines.Task(SPACE, cells.table, rows[chosen], VAL[rows[chosen]], [0, 1][chosen], tmp_path, 1), None)
+        return fit(baselines.PredictorTask(SPACE, cells.table, rows[chosen], VAL[rows[chosen]],
+                                           [0, 1][chosen], tmp_path, 1), None)
 
     both, alone = scorer(slice(0, 2)), scorer(slice(1, 2))
     assert np.allclose(both(np.arange(40))[1], alone(np.arange(40))[0], atol=1e-3)
     assert np.allclose(both(np.arange(40))[:, 30:], both(np.arange(30, 40)), atol=1e-5)
 
 
-@pytest.mark.parametrize("space, n, batch", [("nasbench101", 424, 42), ("nasbench201", 8, 2), ("darts", 100, 10)])
+@pytest.mark.parametrize("space, n, batch",
+                         [("nasbench101", 424, 42), ("nasbench201", 8, 2), ("darts", 100, 10)])
 def test_the_published_settings_are_those_of_the_files(tmp_path, space, n, batch):
     space = spaces.get(space)
-    task = baselines.Task(space, None, np.zeros((1, n), int), None, [0], tmp_path, 1)
+    task = baselines.PredictorTask(space, None, np.zeros((1, n), int), None, [0], tmp_path, 1)
     stored = json.loads(baselines.settings_file("train", space).read_text())
     recipe = published("train")(task)
     assert all(getattr(recipe, name) == value for name, value in stored.items())

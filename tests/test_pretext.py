@@ -1,30 +1,34 @@
-"""Pretext tasks: what is hidden, that nothing of it leaks, what each loss looks at, and that it can be learnt."""
+"""Pretext tasks: what is hidden, that nothing of it leaks, what each loss looks at, that it can be learnt."""
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import runtime
 import spaces
-from models import ENCODERS, build_encoder
 from models.batch import Batch, relations
-from models.flow import flow_targets
-from models.pretext import TASKS, Hiding, Pretext, target_table, total
-from models.properties import property_targets
-from models.signature import signatures
-from models.tasks import draw_mask, draw_pairs, reconstruction_loss, without_edges
-from spaces import Graphs
+from models.encoders import ENCODERS, build_encoder
+from models.features.flow import flow_targets
+from models.features.properties import property_targets
+from models.features.signature import signatures
+from models.pretext.masked import draw_mask, draw_pairs, reconstruction_loss
+from models.pretext.regression import target_table
+from models.pretext.tasks import TASKS, MaskSettings, Pretext, total
+from runtime.seeding import seeded
+from spaces.base import Graphs
 
 SPACE = spaces.get("nasbench201")
 ARCHS = [(0, 1, 2, 3, 4, 0), (3, 3, 3, 3, 3, 3), (4, 2, 0, 1, 1, 3)]
 every_encoder = pytest.mark.parametrize("name", ENCODERS)
 
 
-def pretext(name: str, mask_ratio: float, target: str, tasks=("mask",), widths: dict | None = None) -> Pretext:
+def pretext(name: str, mask_ratio: float, target: str, tasks=("mask",),
+            target_sizes: dict | None = None) -> Pretext:
     """The same weights at every call."""
-    with runtime.seeded(0):
+    with seeded(0):
         config = {"base_model": name, "width": 16, "layers": 2, "heads": 4, "dropout": 0.0}
-        return Pretext(build_encoder(config, len(SPACE.ops)), tasks, widths or {}, Hiding(mask_ratio, target))
+        return Pretext(build_encoder(config, len(SPACE.ops)), tasks, target_sizes or {},
+                       MaskSettings(mask_ratio, target))
 
 
 def encoder(name: str):
@@ -39,7 +43,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def real_of(sizes, vertices: int) -> torch.Tensor:
+def node_mask_of(sizes, vertices: int) -> torch.Tensor:
     """bool[B, V] of graphs with these numbers of vertices."""
     return torch.arange(vertices) < torch.tensor(sizes)[:, None]  # [B, V]
 
@@ -55,36 +59,37 @@ def padded(graphs: Graphs, extra: int) -> Graphs:
     return Graphs(ops, F.pad(graphs.adj, (0, extra, 0, extra)), graphs.n, marks)  # adj [B, V, V]
 
 
-# Masks ----------------------------------------------------------------------------------------------------------------
+# Masks ------------------------------------------------------------------------------------------------------
 
 @settings(max_examples=100, deadline=None)
-@given(sizes=st.lists(st.integers(1, 22), min_size=1, max_size=6), percent=st.integers(1, 100), seed=st.integers(0, 99))
+@given(sizes=st.lists(st.integers(1, 22), min_size=1, max_size=6), percent=st.integers(1, 100),
+       seed=st.integers(0, 99))
 def test_exactly_so_many_real_vertices_are_masked(sizes, percent, seed):
-    real = real_of(sizes, 22)
-    masked = draw_mask(real, percent / 100, generator(seed))
-    assert masked.dtype == torch.bool and not (masked & ~real).any()
+    node_mask = node_mask_of(sizes, 22)
+    masked = draw_mask(node_mask, percent / 100, generator(seed))
+    assert masked.dtype == torch.bool and not (masked & ~node_mask).any()
     assert masked.sum(1).tolist() == [max(1, round(percent / 100 * n)) for n in sizes]
 
 
 @pytest.mark.parametrize("ratio, count", [(0.05, 1), (0.25, 2), (0.5, 4), (0.75, 5), (1.0, 7)])
 def test_counts_of_the_published_ratios(ratio, count):
     """7 vertices; 1.75 and 5.25 go to the nearest, 3.5 to the even number."""
-    assert draw_mask(real_of([7], 9), ratio, generator()).sum() == count
+    assert draw_mask(node_mask_of([7], 9), ratio, generator()).sum() == count
 
 
 def test_every_real_vertex_is_as_likely():
-    masked = draw_mask(real_of([5] * 4000, 7), 0.4, generator()).double().mean(0)  # [V]
+    masked = draw_mask(node_mask_of([5] * 4000, 7), 0.4, generator()).double().mean(0)  # [V]
     deviation = (0.4 * 0.6 / 4000) ** 0.5
     assert (masked[:5] - 0.4).abs().max() < 4 * deviation
 
 
 def test_masks_come_from_the_generator_alone():
-    real = real_of([8] * 50, 8)
-    first, again, other = (draw_mask(real, 0.5, generator(seed)) for seed in (1, 1, 2))
+    node_mask = node_mask_of([8] * 50, 8)
+    first, again, other = (draw_mask(node_mask, 0.5, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-# Leaks ----------------------------------------------------------------------------------------------------------------
+# Leaks ------------------------------------------------------------------------------------------------------
 
 @every_encoder
 @settings(max_examples=30, deadline=None)
@@ -92,7 +97,7 @@ def test_masks_come_from_the_generator_alone():
 def test_a_masked_operation_does_not_leak(name, seed, percent):
     rng = generator(seed)
     batch = Batch.of(SPACE.encode(ARCHS))
-    masked = draw_mask(batch.real, percent / 100, rng)  # [B, V]
+    masked = draw_mask(batch.node_mask, percent / 100, rng)  # [B, V]
     others = torch.randint(0, len(SPACE.ops), batch.ops.shape, generator=rng, dtype=torch.uint8)
     changed = batch._replace(ops=torch.where(masked, others, batch.ops))
     network = encoder(name)
@@ -104,8 +109,8 @@ def test_a_masked_operation_does_not_leak(name, seed, percent):
 def test_a_mask_hides_something_and_nothing_else(name):
     batch, network = Batch.of(SPACE.encode(ARCHS)), encoder(name)
     with torch.no_grad():
-        clean, nothing = network(batch), network(batch, torch.zeros_like(batch.real))
-        masked = torch.zeros_like(batch.real)
+        clean, nothing = network(batch), network(batch, torch.zeros_like(batch.node_mask))
+        masked = torch.zeros_like(batch.node_mask)
         masked[1, 2] = True
         h = network(batch, masked)  # [B, V, D]
     assert torch.equal(clean, nothing)
@@ -114,17 +119,17 @@ def test_a_mask_hides_something_and_nothing_else(name):
 
 @every_encoder
 def test_a_hidden_operation_looks_like_no_operation(name):
-    """The mask token (or the zero vector of the paper's encoders) is not the embedding of one of the operations."""
+    """The mask token (or the zero vector of the paper's encoders) is no operation's embedding."""
     digits = [(op, 1, 2, 3, 4, 0) for op in range(5)]
     batch, network = Batch.of(SPACE.encode(digits)), encoder(name)
-    masked = torch.zeros_like(batch.real)
+    masked = torch.zeros_like(batch.node_mask)
     masked[:, 1] = True
     with torch.no_grad():
         assert (network(batch, masked) - network(batch)).flatten(1).abs().amax(1).min() > 1e-3
 
 
 def test_hidden_pairs_are_exactly_so_many_of_the_real_ones():
-    hidden = draw_pairs(real_of([2, 5, 7], 9), 0.3, generator())
+    hidden = draw_pairs(node_mask_of([2, 5, 7], 9), 0.3, generator())
     assert hidden.sum((1, 2)).tolist() == [1, 3, 6] and torch.equal(hidden, hidden.triu(1))
     assert not hidden[1, :, 5:].any() and hidden[2, :7, :7].sum() == 6
 
@@ -135,40 +140,43 @@ def test_hidden_pairs_are_exactly_so_many_of_the_real_ones():
 def test_a_hidden_edge_does_not_leak(name, seed, percent):
     """Whatever stands at the hidden pairs, the encoder gives the same."""
     batch = Batch.of(SPACE.encode(ARCHS))
-    hidden = draw_pairs(batch.real, percent / 100, generator(seed))  # [B, V, V]
+    hidden = draw_pairs(batch.node_mask, percent / 100, generator(seed))  # [B, V, V]
     other = batch.adj.clone()
     other[hidden] ^= 1
     network = encoder(name)
     with torch.no_grad():
-        h, changed = (network(without_edges(batch._replace(adj=adj), hidden)) for adj in (batch.adj, other))
+        h, changed = (network(batch._replace(adj=adj).without_edges(hidden)) for adj in (batch.adj, other))
     assert torch.equal(h, changed)
 
 
 @every_encoder
 def test_an_edge_that_is_not_hidden_is_seen(name):
     batch = Batch.of(SPACE.encode(ARCHS))
-    hidden = draw_pairs(batch.real, 0.3, generator(0))  # [B, V, V]
-    other = torch.where(hidden, batch.adj, 1 - batch.adj).triu(1).to(torch.uint8) * batch.real[:, None] * batch.real[..., None]
+    hidden = draw_pairs(batch.node_mask, 0.3, generator(0))  # [B, V, V]
+    pairs = batch.node_mask[:, None] * batch.node_mask[..., None]  # [B, V, V]
+    other = torch.where(hidden, batch.adj, 1 - batch.adj).triu(1).to(torch.uint8) * pairs
     network = encoder(name)
     with torch.no_grad():
-        h, changed = (network(without_edges(batch._replace(adj=adj), hidden)) for adj in (batch.adj, other))
+        h, changed = (network(batch._replace(adj=adj).without_edges(hidden)) for adj in (batch.adj, other))
     assert (h - changed).abs().amax() > 1e-3
 
 
 def test_relations_say_nothing_of_a_hidden_edge():
     """The path 0-1-2-3 without its middle edge is two paths."""
     adj = torch.diag(torch.ones(3, dtype=torch.uint8), 1)[None]
-    path = Batch(torch.zeros(1, 4, dtype=torch.uint8), adj, torch.ones(1, 4, dtype=torch.bool), None, relations(adj))
+    path = Batch(torch.zeros(1, 4, dtype=torch.uint8), adj, torch.ones(1, 4, dtype=torch.bool), None,
+                 relations(adj))
     hidden = torch.zeros_like(adj, dtype=torch.bool)
     hidden[0, 1, 2] = True
-    assert ((without_edges(path, hidden).relation > 1).nonzero()[:, 1:].tolist()) == [[0, 1], [1, 0], [2, 3], [3, 2]]
+    related = (path.without_edges(hidden).relation > 1).nonzero()[:, 1:]
+    assert related.tolist() == [[0, 1], [1, 0], [2, 3], [3, 2]]
 
 
-# The loss -------------------------------------------------------------------------------------------------------------
+# The loss ---------------------------------------------------------------------------------------------------
 
 def test_reconstruction_loss_is_a_written_out_mean(graphs):
     logits = torch.randn(12, 8, 7, generator=generator())
-    chosen = draw_mask(graphs.real, 0.4, generator())
+    chosen = draw_mask(graphs.node_mask, 0.4, generator())
     terms = [-logits[b, v].log_softmax(0)[graphs.ops[b, v].item()] for b, v in chosen.nonzero().tolist()]
     expected = torch.stack(terms).mean().item()
     assert reconstruction_loss(logits, graphs.ops, chosen).item() == pytest.approx(expected, rel=1e-5)
@@ -176,7 +184,7 @@ def test_reconstruction_loss_is_a_written_out_mean(graphs):
 
 def test_only_chosen_logits_get_a_gradient(graphs):
     logits = torch.randn(12, 8, 7, generator=generator(), requires_grad=True)
-    masked = draw_mask(graphs.real, 0.4, generator())
+    masked = draw_mask(graphs.node_mask, 0.4, generator())
     reconstruction_loss(logits, graphs.ops, masked).backward()
     assert (logits.grad[~masked] == 0).all() and (logits.grad[masked] != 0).all()
 
@@ -204,10 +212,10 @@ def test_padding_does_not_change_the_loss(name, graphs):
     assert losses == pytest.approx(losses[:1] * 4, rel=1e-5)
 
 
-# Targets of all tasks -------------------------------------------------------------------------------------------------
+# Targets of all tasks ---------------------------------------------------------------------------------------
 
-COMPUTE = {"flow": lambda batch: flow_targets(batch.ops, batch.adj, batch.real, len(SPACE.ops)),
-           "signature": lambda batch: signatures(batch.ops, batch.adj, batch.real, SPACE.ops),
+COMPUTE = {"flow": lambda batch: flow_targets(batch.ops, batch.adj, batch.node_mask, len(SPACE.ops)),
+           "signature": lambda batch: signatures(batch.ops, batch.adj, batch.node_mask, SPACE.ops),
            "properties": lambda batch: property_targets(batch, SPACE.ops)}
 every_target = pytest.mark.parametrize("compute", COMPUTE.values(), ids=COMPUTE)
 
@@ -230,17 +238,18 @@ def test_targets_follow_the_vertices_of_another_order(compute):
 
 def test_signatures_tell_cells_apart_and_know_dead_ones():
     batch = Batch.of(SPACE.encode([*ARCHS, (0,) * 6]))
-    output = signatures(batch.ops, batch.adj, batch.real, SPACE.ops)[:, -1]  # [B, S]
+    output = signatures(batch.ops, batch.adj, batch.node_mask, SPACE.ops)[:, -1]  # [B, S]
     assert not output[3].any(), "a cell of `none` alone answers to no image"
     assert min((output[i] - output[j]).abs().max() for i in range(3) for j in range(i)) > 0.1
 
 
 def test_the_target_table_is_standardised_over_real_vertices(rng):
     batch = Batch.of(padded(SPACE.table(200, rng), 2))
-    target, widths = target_table(batch, TASKS, SPACE.ops)
-    assert list(widths) == ["flow", "signature", "properties"] and sum(widths.values()) == target.shape[2]
-    std, mean = torch.std_mean(target[batch.real], dim=0)
-    assert mean.abs().max() < 1e-3 and (std - 1).abs().max() < 1e-3 and not target[~batch.real].any()
+    target, target_sizes = target_table(batch, TASKS, SPACE.ops)
+    assert list(target_sizes) == ["flow", "signature", "properties"]
+    assert sum(target_sizes.values()) == target.shape[2]
+    std, mean = torch.std_mean(target[batch.node_mask], dim=0)
+    assert mean.abs().max() < 1e-3 and (std - 1).abs().max() < 1e-3 and not target[~batch.node_mask].any()
     assert target_table(batch, ("mask",), SPACE.ops) == (None, {})
 
 
@@ -248,23 +257,25 @@ def test_the_target_table_is_standardised_over_real_vertices(rng):
 def test_every_task_trains_the_encoder_alone_and_together(name, graphs):
     batch = Batch.of(graphs)
     for tasks in (*((task,) for task in TASKS), TASKS):
-        target, widths = target_table(batch, tasks, SPACE.ops)
-        task = pretext(name, 0.5, "masked", tasks, widths)
+        target, target_sizes = target_table(batch, tasks, SPACE.ops)
+        task = pretext(name, 0.5, "masked", tasks, target_sizes)
         losses = task(batch, target, generator())
         total(losses).backward()
         assert tuple(losses) == tasks and all(torch.isfinite(loss) and loss > 0 for loss in losses.values())
-        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in task.parameters() if p.requires_grad)
+        assert all(p.grad is not None and torch.isfinite(p.grad).all()
+                   for p in task.parameters() if p.requires_grad)
         assert sum(p.grad.norm() for p in task.encoder.parameters()) > 0
 
 
 def test_beside_others_a_task_that_hides_takes_a_quarter_of_the_batch_and_counts_a_tenth(graphs):
     sizes, batch = [], Batch.of(graphs)  # 12 graphs
-    target, widths = target_table(batch, TASKS, SPACE.ops)
-    for tasks, w in ((("edges",), {}), (TASKS, widths)):
-        task = pretext("transformer", 0.5, "masked", tasks, w)
+    target, target_sizes = target_table(batch, TASKS, SPACE.ops)
+    for tasks, sizes_of_tasks in ((("edges",), {}), (TASKS, target_sizes)):
+        task = pretext("transformer", 0.5, "masked", tasks, sizes_of_tasks)
         task.encoder.register_forward_hook(lambda module, inputs, h: sizes.append(h.shape[0]))
         task(batch, target, generator())
-    assert sizes == [12, 3, 12, 3, 3 * 3, 6, 3, 6, 6, 6], "mask, targets, edges, three views of each cell, and the two of others"
+    # edges alone; mask, targets, edges, three views of each cell, and the two of others
+    assert sizes == [12, 3, 12, 3, 3 * 3, 6, 3, 6, 6, 6]
     one = torch.ones(())
     assert total(dict.fromkeys(TASKS, one)).item() == pytest.approx(3.8) and total({"contrast": one}) == 1
 
@@ -274,11 +285,11 @@ def test_beside_others_a_task_that_hides_takes_a_quarter_of_the_batch_and_counts
 def test_the_loss_of_every_task_falls(space, task, rng):
     space = spaces.get(space)
     table = Batch.of(space.table(256, rng))
-    target, widths = target_table(table, (task,), space.ops)
+    target, target_sizes = target_table(table, (task,), space.ops)
     draws, losses = generator(), []
-    with runtime.seeded(0):
+    with seeded(0):
         config = {"base_model": "transformer", "width": 16, "layers": 2, "heads": 2, "dropout": 0.0}
-        learner = Pretext(build_encoder(config, len(space.ops)), (task,), widths)
+        learner = Pretext(build_encoder(config, len(space.ops)), (task,), target_sizes)
     optimiser = torch.optim.AdamW(learner.parameters(), lr=5e-3)
     for _ in range(60):
         index = torch.randint(256, (64,), generator=draws)

@@ -1,4 +1,4 @@
-"""pretrain.py: a killed run ends in the same weights, each setting reaches the weights, the probe changes nothing."""
+"""pretrain.py: a killed run ends in the same weights, settings reach them, the probe changes nothing."""
 import json
 import re
 import subprocess
@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 import pretrain
-import runtime
 import spaces
-from conftest import ROOT
-from models import ENCODERS
-from models.pretext import TASKS
-from spaces import InputError
+from models.checkpoint import load_encoder
+from models.encoders import ENCODERS
+from models.pretext.tasks import TASKS
+from runtime.checkpoint import save_checkpoint
+from runtime.errors import InputError
 
 SPACE = spaces.get("nasbench201")
-TINY = ("--tasks mask --width 16 --layers 1 --heads 2 --iterations 20 --batch_size 24 --archs 60 --no-tensorboard "
-        "--device cpu --threads 1").split()
+TINY = ["--tasks", "mask", "--width", "16", "--layers", "1", "--heads", "2", "--iterations", "20",
+        "--batch_size", "24", "--archs", "60", "--no-tensorboard", "--device", "cpu", "--threads", "1"]
 
 
 def run(folder: Path, *flags: str) -> dict:
@@ -64,7 +65,7 @@ def kill(monkeypatch):
     return killed_at
 
 
-# Kills and --resume ---------------------------------------------------------------------------------------------------
+# Kills and --resume -----------------------------------------------------------------------------------------
 
 DROPOUT = ("--dropout", "0.3")
 
@@ -121,7 +122,8 @@ def test_a_run_that_is_killed_while_it_writes_its_checkpoint(tmp_path, monkeypat
 def test_the_log_of_a_resumed_run_has_no_gap(tmp_path, kill, whole):
     kill(11, tmp_path)
     run(tmp_path, "--resume")
-    resumed, expected = ([(e["step"], e["loss"], e["lr"]) for e in logged(folder)] for folder in (tmp_path, whole()))
+    resumed, expected = ([(e["step"], e["loss"], e["lr"]) for e in logged(folder)]
+                         for folder in (tmp_path, whole()))
     assert resumed == expected and [step for step, _, _ in resumed] == list(range(2, 21, 2))
 
 
@@ -137,7 +139,7 @@ def test_a_run_that_was_killed_between_its_last_two_files_gets_the_second(tmp_pa
     assert json.loads((tmp_path / "result.json").read_text())["steps"] == 20
 
 
-def test_resuming_where_nothing_is_starts(tmp_path, whole):
+def test_resuming_starts_if_there_is_nothing(tmp_path, whole):
     assert same(run(tmp_path, "--resume"), load(whole()))
 
 
@@ -158,8 +160,9 @@ def test_a_run_is_not_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("setting", [
-    "mask_ratio 0.25", "seed 1", "lr 0.013", "iterations 30", "batch_size 8", "archs 50", "dropout 0.1", "space darts",
-    "pretrain_target all", "base_model gcn", "width 32", "weight_decay 0.37", "warmup 0.37", "tasks flow"])
+    "mask_ratio 0.25", "seed 1", "lr 0.013", "iterations 30", "batch_size 8", "archs 50", "dropout 0.1",
+    "space darts", "pretrain_target all", "base_model gcn", "width 32", "weight_decay 0.37", "warmup 0.37",
+    "tasks flow"])
 def test_a_setting_cannot_change_on_resume(whole, setting):
     folder, (flag, value) = whole(), setting.split()
     before = (folder / "last.pt").read_bytes(), (folder / "config.json").read_bytes()
@@ -173,15 +176,16 @@ def test_threads_may_change_on_resume(tmp_path, kill, whole):
     assert same(run(tmp_path, "--resume", "--threads", "1", "--tensorboard"), load(whole()))
 
 
-# What the weights depend on -------------------------------------------------------------------------------------------
+# What the weights depend on ---------------------------------------------------------------------------------
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, whole):
     assert same(run(tmp_path, *DROPOUT), load(whole(*DROPOUT)))
 
 
 @pytest.mark.parametrize("setting", [
-    "mask_ratio 0.25", "pretrain_target all", "seed 1", "lr 0.013", "weight_decay 0.37", "warmup 0.37", "dropout 0.3",
-    "batch_size 25", "archs 59", "iterations 21", "base_model gat", "layers 2", "tasks flow", "tasks mask,flow"])
+    "mask_ratio 0.25", "pretrain_target all", "seed 1", "lr 0.013", "weight_decay 0.37", "warmup 0.37",
+    "dropout 0.3", "batch_size 25", "archs 59", "iterations 21", "base_model gat", "layers 2", "tasks flow",
+    "tasks mask,flow"])
 def test_a_setting_reaches_the_weights(tmp_path, whole, setting):
     assert not same(run(tmp_path, *f"--{setting}".split()), load(whole()))
 
@@ -193,7 +197,8 @@ def test_a_setting_of_one_task_reaches_the_weights(tmp_path, whole, task, settin
 
 
 def test_cell_marks_reach_the_weights(tmp_path):
-    marked, plain = (run(tmp_path / flag, "--space", "darts", f"--{flag}") for flag in ("cell_marks", "no-cell_marks"))
+    marked, plain = (run(tmp_path / flag, "--space", "darts", f"--{flag}")
+                     for flag in ("cell_marks", "no-cell_marks"))
     assert not same(marked, plain) and marked["cell_marks"] and not plain["cell_marks"]
 
 
@@ -208,7 +213,8 @@ def test_the_probe_is_logged_and_changes_nothing(tmp_path, whole, probe):
     """A run of three steps looks at its weights after each."""
     rng, flags = np.random.default_rng(0), (*DROPOUT, "--iterations", "3")
     keys = [SPACE.key(arch) for arch in dict.fromkeys(SPACE.sample(60, rng))]
-    (tmp_path / "l.csv").write_text("arch,val_accuracy\n" + "".join(f"{key},{90 + rng.random():.4f}\n" for key in keys))
+    rows = "".join(f"{key},{90 + rng.random():.4f}\n" for key in keys)
+    (tmp_path / "l.csv").write_text(f"arch,val_accuracy\n{rows}")
     labels = ("--labels", str(tmp_path / "l.csv"), "--finetune_train_samples", "20")
     probed = run(tmp_path / "run", *flags, *labels, *probe)
     assert same(probed, load(whole(*flags)))
@@ -217,13 +223,13 @@ def test_the_probe_is_logged_and_changes_nothing(tmp_path, whole, probe):
     assert "probe_tau" not in logged(whole(*flags))[0]
 
 
-# Learning -------------------------------------------------------------------------------------------------------------
+# Learning ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("base_model", ENCODERS)
-def test_the_loss_goes_down_where_there_is_something_to_learn(tmp_path, base_model):
+def test_the_loss_goes_down_if_there_is_something_to_learn(tmp_path, base_model):
     """One architecture, over and over."""
-    run(tmp_path, "--base_model", base_model, "--archs", "1", "--layers", "3", "--iterations", "120", "--lr", "0.02",
-        "--dropout", "0")
+    run(tmp_path, "--base_model", base_model, "--archs", "1", "--layers", "3", "--iterations", "120", "--lr",
+        "0.02", "--dropout", "0")
     losses = [event["loss"] for event in logged(tmp_path)]
     assert losses[-1] < 0.6 * losses[0]
 
@@ -238,18 +244,18 @@ def test_the_architectures_may_come_from_a_file(tmp_path):
 
 
 def test_the_checkpoint_is_what_fine_tuning_reads(whole):
-    content = runtime.load_encoder(str(whole() / "last.pt"), SPACE)
-    assert content["encoder"] == {"base_model": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.2,
-                                  "direction": True}
+    content = load_encoder(str(whole() / "last.pt"), SPACE)
+    assert content["encoder"] == {"base_model": "transformer", "width": 16, "layers": 1, "heads": 2,
+                                  "dropout": 0.2, "direction": True}
 
 
-# Errors ---------------------------------------------------------------------------------------------------------------
+# Errors -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("setting", [
-    "mask_ratio 1.5", "mask_ratio -0.1", "heads 3", "heads 3 --base_model gat", "batch_size 0", "iterations 0",
-    "archs -1", "seed -1", "dropout 1.5", "layers 0", "lr -1", "pretrain_target some", "base_model mlp",
-    "protocol best", "tasks swim", "tasks mask,mask", "labels absent.csv", "data absent.json",
-    "param local:absent.json"])
+    "mask_ratio 1.5", "mask_ratio -0.1", "heads 3", "heads 3 --base_model gat", "batch_size 0",
+    "iterations 0", "archs -1", "seed -1", "dropout 1.5", "layers 0", "lr -1", "pretrain_target some",
+    "base_model mlp", "protocol best", "tasks swim", "tasks mask,mask", "labels absent.csv",
+    "data absent.json", "param local:absent.json"])
 def test_settings_that_make_no_sense(tmp_path, setting):
     """Width 16 does not divide among 3 heads."""
     name, value, *_ = setting.split()
@@ -268,13 +274,13 @@ def test_a_shipped_encoder_cannot_be_resumed(tmp_path, whole):
     """It holds no optimiser."""
     content = load(whole())
     kept = {name: content[name] for name in ("space", "ops", "encoder", "weights")}
-    runtime.save_checkpoint(tmp_path / "last.pt", **kept)
+    save_checkpoint(tmp_path / "last.pt", **kept)
     assert "lacks" in refused("--save", str(tmp_path), "--resume")
 
 
 def test_a_mistake_ends_with_code_2_and_one_line_on_stderr(tmp_path):
     (tmp_path / "bad.json").write_text('{"mask_rate": 0.5}')
     command = [sys.executable, ROOT / "pretrain.py", "--param", "local:bad.json"]
-    end = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    end = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert end.returncode == 2 and end.stdout == ""
     assert re.fullmatch("error: .*bad.json.*'mask_rate'.*'mask_ratio'.*\n", end.stderr)

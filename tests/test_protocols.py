@@ -1,14 +1,16 @@
 """Evaluation protocols: who trains, who is ranked, and that nobody is both."""
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import spaces
-from spaces import SPACES, InputError
-from spaces.labels import Labels
-from spaces.protocols import PROTOCOLS, split
+from runtime.errors import InputError
+from spaces import SPACES
+from spaces.labels.protocols import RANKING_PROTOCOLS, split
+from spaces.labels.read import Labels
 
-every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
+every_protocol = pytest.mark.parametrize("protocol", RANKING_PROTOCOLS)
 
 
 def table(val, test) -> Labels:
@@ -25,7 +27,8 @@ TARGETS = {"tnasp": "test", "gmae": "val", "nb201": "test", "nb301": "val"}
 
 @every_protocol
 def test_what_trains_and_what_is_ranked(protocol):
-    assert PROTOCOLS[protocol].train == "val" and split(full(9), protocol, 3, 0).target == TARGETS[protocol]
+    assert RANKING_PROTOCOLS[protocol].train == "val"
+    assert split(full(9), protocol, 3, 0).target == TARGETS[protocol]
 
 
 def test_every_space_has_its_protocol():
@@ -47,7 +50,8 @@ def test_training_and_evaluation_are_disjoint_and_leave_nothing_out(protocol, ro
     except InputError:
         return  # too few labels of one kind, tested below
     truth = set(np.flatnonzero(~np.isnan(getattr(labels, target))))
-    assert len(set(train)) == n and not np.isnan(getattr(labels, PROTOCOLS[protocol].train)[train]).any()
+    assert len(set(train)) == n
+    assert not np.isnan(getattr(labels, RANKING_PROTOCOLS[protocol].train)[train]).any()
     assert sorted(evaluation) == sorted(truth - set(train))
 
 
@@ -73,7 +77,8 @@ def test_the_draw_does_not_depend_on_the_accuracies():
 
 def test_the_draw_is_uniform():
     """1,000 seeds, 6 of 12: each cell trains 500 times, give or take four standard deviations."""
-    counts = np.bincount(np.concatenate([split(full(12), "gmae", 6, seed).train for seed in range(1000)]), minlength=12)
+    counts = np.bincount(np.concatenate([split(full(12), "gmae", 6, seed).train for seed in range(1000)]),
+                         minlength=12)
     assert np.abs(counts - 500).max() < 4 * (1000 * 0.25) ** 0.5
 
 
@@ -84,7 +89,7 @@ def test_tnasp_also_ranks_cells_without_a_validation_accuracy():
     assert sorted(train) == list(range(10)) and sorted(evaluation) == list(range(10, 30))
 
 
-def test_nb201_ranks_validation_only_where_no_test_accuracy_is_known():
+def test_nb201_ranks_validation_only_if_no_test_accuracy_is_known():
     missing = np.full(20, np.nan)
     assert split(table(np.arange(20), missing), "nb201", 5, 0).target == "val"
     missing[:9] = 90

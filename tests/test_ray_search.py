@@ -1,4 +1,5 @@
-"""search.py --oracle train on a Ray cluster of two nodes on loopback, one of which is lost in the middle of a training."""
+"""search.py --oracle train on a Ray cluster of two nodes on loopback, one of which is lost in the middle of a
+training."""
 import json
 import threading
 import time
@@ -7,17 +8,18 @@ from pathlib import Path
 import pytest
 
 import search
-import training_oracle
-from test_executors import cluster  # noqa: F401 (a fixture)
-from test_train import pictures, write
-from training import Training
+from cifar import oracle
+from cifar.oracle import TrainingTask
+from cifar.training import Training
+from toys.cifar import pictures, write
 
-BUDGET = "layers=3,init_channels=2,epochs=1,batch_size=8,auxiliary=false,checkpoint_minutes=0"  # 5 steps for 40 images
+# 5 steps for 40 images
+BUDGET = "layers=3,init_channels=4,epochs=1,batch_size=8,auxiliary=false,checkpoint_minutes=0"
 
 
-def run_until_lost(task: training_oracle.Task) -> dict:
-    """The real training. It leaves a line a step; on the doomed node it hangs in the third, elsewhere it starts when that
-    has happened."""
+def run_until_lost(task: TrainingTask) -> dict:
+    """The real training. It leaves one line per step; on the doomed node it hangs in the third, elsewhere it
+    starts when that has happened."""
     import ray
 
     folder, node = Path(task.folder), ray.get_runtime_context().get_node_id()
@@ -42,7 +44,7 @@ def run_until_lost(task: training_oracle.Task) -> dict:
         Training.update = update
 
 
-train_for_real = training_oracle.run
+train_for_real = oracle.run_task
 
 
 def wait_for(mark: Path) -> None:
@@ -52,6 +54,7 @@ def wait_for(mark: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_search_by_training_loses_a_node_and_counts_every_training_once(cluster, tmp_path, monkeypatch):
     data, out = write(tmp_path / "tiny.npz", pictures(80, 0), pictures(20, 1)), tmp_path / "s"
     out.mkdir()
@@ -62,17 +65,19 @@ def test_a_search_by_training_loses_a_node_and_counts_every_training_once(cluste
         cluster.remove(cluster.lost, allow_graceful=False)
 
     threading.Thread(target=lose, daemon=True).start()
-    monkeypatch.setattr(training_oracle, "run", run_until_lost)
+    monkeypatch.setattr(oracle, "run_task", run_until_lost)
     search.main(["--search_space", "darts", "--search_algo", "ae", "--oracle", "train", "--data", str(data),
                  "--budget", BUDGET, "--outdir", str(out), "--executor", "ray", "--address", cluster.address,
-                 *"--N 5 --N0 3 --K 2 --population 3 --tournament 2 --members 1 --epochs 1 --no-pictures".split(),
-                 *"--device cpu --threads 1".split()])
+                 "--N", "5", "--N0", "3", "--K", "2", "--population", "3", "--tournament", "2",
+                 "--members", "1", "--epochs", "1", "--no-pictures", "--device", "cpu", "--threads", "1"])
 
     history, trainings = ([json.loads(line) for line in (out / name).read_text().splitlines()]
                           for name in ("history.jsonl", "trainings.jsonl"))
     labels = {training["key"]: training["validation"] for training in trainings}
     assert len(history) == len(trainings) == len(labels) == 5
     assert {query["key"]: query["validation"] for query in history} == labels
-    steps = [[line.split() for line in path.read_text().splitlines()] for path in out.glob("trainings/*/steps")]
-    assert [[int(step) for step, _ in training] for training in steps] == [[0, 1, 2, 3, 4]] * 5  # none of them twice
+    steps = [[line.split() for line in path.read_text().splitlines()]
+             for path in out.glob("trainings/*/steps")]
+    # none of them twice
+    assert [[int(step) for step, _ in training] for training in steps] == [[0, 1, 2, 3, 4]] * 5
     assert sorted(len({node for _, node in training}) for training in steps) == [1, 1, 1, 1, 2]

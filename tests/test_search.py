@@ -6,18 +6,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import search
-from search_predictor import agreement
 import spaces
-from spaces import InputError
-from spaces.oracles import Record, TableOracle
-from strategies import STRATEGIES
+from runtime.errors import InputError
+from spaces.base import Record
+from spaces.oracles.table import TableOracle
+from strategies import STRATEGIES, posterior, problem
 from strategies.base import Query
-from toy_search import (  # noqa: F401 (fixtures)
-    FIELDS, N, asked, hasty, keys, labels, lines, no_report, run, save_encoder, write_labels)
+from strategies.history import best_of
+from strategies.posterior import agreement
+from toys.search import FIELDS, N, lines, run, save_encoder, write_labels
 
+pytestmark = pytest.mark.usefixtures("hasty")
 
-# The loop -------------------------------------------------------------------------------------------------------------
+# The loop ---------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("algo", STRATEGIES)
 def test_one_line_a_query_in_rounds_of_new_architectures(tmp_path, labels, asked, no_report, algo):
@@ -30,7 +31,7 @@ def test_one_line_a_query_in_rounds_of_new_architectures(tmp_path, labels, asked
     assert [line["round"] for line in history] == expected
     assert [line["key"] for line in history] == asked and len(set(asked)) == N
     ranked = algo not in ("random", "policy", "re", "ls")
-    assert [line["score"] is not None for line in history] == [ranked and line["round"] > 0 for line in history]
+    assert all((line["score"] is not None) == (ranked and line["round"] > 0) for line in history)
 
 
 def test_regularised_evolution_begins_with_its_population(tmp_path, labels, no_report):
@@ -42,8 +43,8 @@ def test_regularised_evolution_begins_with_its_population(tmp_path, labels, no_r
 
 def test_the_best_scored_of_a_round_are_queried_best_first(tmp_path, labels, monkeypatch, no_report):
     scored = []
-    score = search.finetune.score
-    monkeypatch.setattr(search.finetune, "score", lambda *a: scored.append(score(*a)) or scored[-1])
+    score = posterior.score_ensemble
+    monkeypatch.setattr(posterior, "score_ensemble", lambda *a: scored.append(score(*a)) or scored[-1])
     run(tmp_path / "run", labels, "--members", "2", "--kernel_share", "0")
     picked = [line["score"] for line in lines(tmp_path / "run") if line["round"] == 1]
     assert scored[0].shape == (2, 6 + 12)  # the history, then the candidates
@@ -94,8 +95,8 @@ def test_architectures_without_validation_accuracy_are_not_queried(tmp_path, ask
 
 def test_bo_has_five_members_unless_told(tmp_path, labels, monkeypatch, no_report):
     sizes = []
-    score = search.finetune.score
-    monkeypatch.setattr(search.finetune, "score", lambda *a: sizes.append(a[0].size) or score(*a))
+    score = posterior.score_ensemble
+    monkeypatch.setattr(posterior, "score_ensemble", lambda *a: sizes.append(a[0].size) or score(*a))
     for algo, *flags in (["bo"], ["bo", "--members", "2"], ["ae"]):
         run(tmp_path / "-".join([algo, *flags]), labels, "--N", "10", "--search_algo", algo, *flags)
     assert sizes == [5, 2, 1]
@@ -107,7 +108,7 @@ def test_a_space_without_a_list_is_searched_by_every_strategy(tmp_path, monkeypa
     """DARTS cells and an oracle that answers for all."""
     oracle = SimpleNamespace(name="made up", covers=lambda key: True,
                              query=lambda arch: Record(len(repr(arch)) / 10, None, None))
-    monkeypatch.setattr(search, "open_oracle", lambda *_, **__: oracle)
+    monkeypatch.setattr(problem, "open_oracle", lambda *_, **__: oracle)
     run(tmp_path / "run", "made up", "--search_space", "darts", "--search_algo", algo)
     assert len({line["key"] for line in lines(tmp_path / "run")}) == N
 
@@ -136,7 +137,8 @@ def test_no_strategy_reads_test_accuracy(tmp_path, labels, monkeypatch, no_repor
 
 
 @pytest.mark.parametrize("algo", STRATEGIES)
-def test_an_oracle_that_ends_at_n_queries_is_never_asked_again(tmp_path, labels, monkeypatch, no_report, algo):
+def test_an_oracle_that_ends_at_n_queries_is_never_asked_again(tmp_path, labels, monkeypatch, no_report,
+                                                               algo):
     left, query = [17], TableOracle.query  # 17 is no whole number of rounds
 
     def strict(self, arch):
@@ -158,7 +160,7 @@ def test_a_pretrained_encoder_is_where_each_round_starts(tmp_path, labels, no_re
     assert scratch[:6] == pretrained[:6] and scratch[6:] != pretrained[6:]
 
 
-# Faults and the report ------------------------------------------------------------------------------------------------
+# Faults and the report --------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("flags, message", [
     (["--N0", "1"], "--N0 1: the random start takes 2..N = 2..20 queries"),
@@ -217,4 +219,4 @@ def test_the_embedded_labels_have_costs_and_no_test_accuracy(tmp_path, capsys):
 def test_the_first_of_equal_bests_wins():
     answers = (90, 50), (95, 10), (95, 99)
     queries = [Query(i, 0, "", "", val, test, None, None, None) for i, (val, test) in enumerate(answers)]
-    assert search.best_of(queries).query == 1
+    assert best_of(queries).query == 1

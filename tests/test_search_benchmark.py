@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import runtime
 from benchmarks import search
-from spaces import InputError
-from toy_search import SMALL, asked, hasty, keys, labels  # noqa: F401 (fixtures)
+from runtime.errors import InputError
+from runtime.files import whole_lines
+from toys.search import SMALL
 
-COMMON = {"space": "nasbench201", "dataset": "cifar10", "protocol": "val-test", "chosen_by": "validation", "oracle": "toy",
-          "optimum": {"validation": 95.0, "test": 90.0}}
+pytestmark = pytest.mark.usefixtures("hasty")
+
+COMMON = {"space": "nasbench201", "dataset": "cifar10", "protocol": "val-test", "chosen_by": "validation",
+          "oracle": "toy", "optimum": {"validation": 95.0, "test": 90.0}}
 
 
 def write(folder: Path, algo: str, seed: int, values: list[float], test: float | str = "", **changes) -> None:
@@ -38,7 +40,8 @@ def test_shares_medians_and_differences_are_counted(tmp_path):
     report = run(tmp_path)
     assert json.loads((tmp_path / "record.json").read_text()) == report
     ours, twin = report["algos"]["r"], report["algos"]["random"]
-    assert (ours["share"], ours["median"], ours["mean"]) == (pytest.approx(2 / 3), 2, pytest.approx((95 + 94 + 95) / 3))
+    assert (ours["share"], ours["median"], ours["mean"]) == (pytest.approx(2 / 3), 2,
+                                                             pytest.approx((95 + 94 + 95) / 3))
     assert (twin["share"], twin["median"], twin["n"]) == (0, None, 3)  # one hit in three, after four queries
     pair = report["pairs"][0]
     assert (pair["ours"], pair["other"], pair["n"], pair["until"]) == ("r", "random", 3, 4)
@@ -106,7 +109,8 @@ def test_the_record_holds_curves_as_long_as_the_shortest_run_and_has_a_picture(t
     assert curves["query"] == [10, 20, 21] and curves["mean"] == [91, 93, 93]
     assert curves["std"] == pytest.approx([2 ** 0.5] * 3) and curves["test"]["mean"] == [81] * 3
     assert (tmp_path / "record.png").stat().st_size > 10_000
-    assert f"--runs {tmp_path} --within 3" in report["command"] and {"python", "torch", "numpy"} == report["versions"].keys()
+    assert f"--runs {tmp_path} --within 3" in report["command"]
+    assert {"python", "torch", "numpy"} == report["versions"].keys()
 
 
 def test_the_record_is_a_json_file(tmp_path):
@@ -115,12 +119,12 @@ def test_the_record_is_a_json_file(tmp_path):
         run(tmp_path, "--out", str(tmp_path / "record.png"))
 
 
-# A campaign -----------------------------------------------------------------------------------------------------------
+# A campaign -------------------------------------------------------------------------------------------------
 
 def campaign(tmp_path, labels, *flags: str) -> dict:
-    return search.main(["--run", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "record.json"), "--within", "12",
-                        "--labels", labels, "--search_algo", "ae,re", "--seeds", "0-2", "--predictor_seeds", "0,1", "--N", "40",
-                        "--queries", "16", *SMALL[2:], *flags])
+    return search.main(["--run", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "record.json"),
+                        "--within", "12", "--labels", labels, "--search_algo", "ae,re", "--seeds", "0-2",
+                        "--predictor_seeds", "0,1", "--N", "40", "--queries", "16", *SMALL[2:], *flags])
 
 
 def test_a_campaign_searches_what_is_missing_and_counts(tmp_path, labels, asked):
@@ -129,7 +133,7 @@ def test_a_campaign_searches_what_is_missing_and_counts(tmp_path, labels, asked)
     assert (report["algos"]["ae"]["horizon"], report["algos"]["re"]["horizon"]) == (16, 40)
     assert report["pairs"][0]["n"] == 2 and report["algos"]["ae"]["seconds"]["all"] > 0
     for path in (tmp_path / "runs").glob("*/*"):
-        history = runtime.whole_lines(path / "history.jsonl")
+        history = whole_lines(path / "history.jsonl")
         best = json.loads((path / "best.json").read_text())
         assert (best["stopped"] is not None) == (len(history) < best["N"])
         assert best["stopped"] is None or best["validation"] == best["optimum"]["validation"]

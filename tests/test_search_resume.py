@@ -9,22 +9,26 @@ from functools import partial
 
 import numpy as np
 import pytest
-
-import runtime
-import search
-import search_predictor
 from conftest import ROOT
-from spaces import InputError
-from spaces.oracles import TableOracle
-from strategies import STRATEGIES, Strategy, alone_in
-from toy_search import (  # noqa: F401 (fixtures)
-    N, SMALL, asked, hasty, keys, labels, lines, no_report, run, save_encoder)
 
+import search
+from runtime.errors import InputError
+from runtime.files import whole_lines
+from runtime.log import Log
+from spaces.oracles.table import TableOracle
+from strategies import STRATEGIES, posterior
+from strategies.base import Strategy
+from strategies.history import History, exclusive
+from strategies.rounds import Chooser
+from toys.search import SMALL, N, lines, run, save_encoder
 
-# Interrupted and resumed ----------------------------------------------------------------------------------------------
+pytestmark = pytest.mark.usefixtures("hasty")
+
+# Interrupted and resumed ------------------------------------------------------------------------------------
 
 class Mutants(Strategy):
-    """A strategy with a state: mutates the best it was told of; proposes repeats, and fewer than a round queries."""
+    """A strategy with a state: mutates the best it was told of; proposes repeats, and fewer than a round
+    queries."""
 
     def __init__(self, pool, settings):
         super().__init__(pool, settings)
@@ -42,7 +46,8 @@ class Mutants(Strategy):
 
 
 @pytest.mark.parametrize("algo", [*STRATEGIES, "mutants"])
-def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch, algo):
+def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch,
+                                                         algo):
     monkeypatch.setitem(STRATEGIES, "mutants", Mutants)
     run(tmp_path / "run", labels, "--search_algo", algo)
     path = tmp_path / "run" / "history.jsonl"
@@ -57,8 +62,8 @@ def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked
 
 
 @pytest.mark.parametrize("algo", STRATEGIES)
-def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report, monkeypatch,
-                                                                  algo):
+def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report,
+                                                                  monkeypatch, algo):
     run(tmp_path / "whole", labels, "--search_algo", algo)
     expected = (tmp_path / "whole" / "history.jsonl").read_bytes()
     counted, rng = TableOracle.query, np.random.default_rng(5)
@@ -84,8 +89,8 @@ def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labe
 def test_ten_kills_anywhere_and_torn_files_leave_the_same_bytes(tmp_path, labels, monkeypatch, algo):
     run(tmp_path / "whole", labels, "--search_algo", algo, "--no-pictures")
     rng, kills, folder = np.random.default_rng(6), [0], tmp_path / "run"
-    places = [(search.TableOracle, "query"), (search.History, "append"), (search.Chooser, "choose"), (search, "write_curve"),
-              (search.Chooser, "observe"), (runtime.Log, "write"), (search_predictor.finetune, "fit"), (runtime, "write_json")]
+    places = [(TableOracle, "query"), (History, "append"), (Chooser, "choose"), (Chooser, "observe"),
+              (Log, "write"), (posterior, "fit_ensemble"), (search, "write_curve"), (search, "write_json")]
 
     def fragile(function):
         def call(*args, **kwargs):
@@ -114,12 +119,13 @@ def test_ten_kills_anywhere_and_torn_files_leave_the_same_bytes(tmp_path, labels
         assert (folder / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_search_killed_by_the_system_is_resumed_to_the_same_bytes(tmp_path, labels):
     folder = tmp_path / "run"
-    command = [sys.executable, ROOT / "search.py", *SMALL, "--outdir", folder, "--labels", labels, "--threads", "1",
-               "--epochs", "60", "--no-pictures"]
+    command = [sys.executable, ROOT / "search.py", *SMALL, "--outdir", folder, "--labels", labels,
+               "--threads", "1", "--epochs", "60", "--no-pictures"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not (folder / "history.jsonl").exists() or len(runtime.whole_lines(folder / "history.jsonl")) < 10:
+    while not (folder / "history.jsonl").exists() or len(whole_lines(folder / "history.jsonl")) < 10:
         assert process.poll() is None, "it ended by itself"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -143,10 +149,11 @@ def test_a_folder_with_a_search_is_not_overwritten(tmp_path, labels, no_report):
 
 
 def test_two_processes_do_not_search_in_one_folder(tmp_path, labels, asked, no_report, monkeypatch):
-    """Each would append to the history of the other; the folder is free again once the first has ended, or was killed."""
-    monkeypatch.setattr(search, "alone_in", partial(alone_in, patience=0.2))
-    hold = ("import sys; from pathlib import Path; from strategies import alone_in\n"
-            "with alone_in(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")
+    """Each would append to the history of the other; the folder is free again once the first has ended, or
+    was killed."""
+    monkeypatch.setattr(search, "exclusive", partial(exclusive, patience=0.2))
+    hold = ("import sys; from pathlib import Path; from strategies.history import exclusive\n"
+            "with exclusive(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()")
     process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], cwd=ROOT, text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == "held\n"
@@ -159,17 +166,74 @@ def test_two_processes_do_not_search_in_one_folder(tmp_path, labels, asked, no_r
     assert len(asked) == N
 
 
+WITHOUT_FCNTL = """
+import pkgutil, sys
+from importlib import import_module
+from pathlib import Path
+sys.modules["fcntl"] = None  # as on Windows
+import strategies
+for module in pkgutil.iter_modules(strategies.__path__):
+    import_module(f"strategies.{module.name}")
+from runtime.errors import InputError
+from strategies.history import exclusive
+try:
+    with exclusive(Path(sys.argv[1]), patience=0.2):
+        print("held", flush=True)
+        sys.stdin.read()
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_without_fcntl_a_lock_still_keeps_a_second_process_out(tmp_path):
+    def start() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path / "run")], cwd=ROOT,
+                                text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    first = start()
+    assert first.stdout.readline() == "held\n"
+    assert start().communicate()[0].startswith(f"{tmp_path / 'run'}: another process searches there")
+    first.communicate()
+    assert start().communicate()[0] == "held\n"
+
+
 def test_resuming_with_another_setting_names_it(tmp_path, labels, no_report):
     save_encoder(tmp_path / "one.pt", 1)
     encoder = "--encoder_model_state_dict", str(tmp_path / "one.pt")
     run(tmp_path / "run", labels, *encoder)
-    with pytest.raises(InputError, match="--resume: K is 5, but the search in .* has 4"):
+    with pytest.raises(InputError,
+                       match="run/config.json was made with K = 4, not 5: give the same to go on"):
         run(tmp_path / "run", labels, *encoder, "--resume", "--K", "5")
-    with pytest.raises(InputError, match="--resume: lr_encoder is 0.1"):
+    with pytest.raises(InputError, match="was made with lr_encoder = 0.002, not 0.1"):
         run(tmp_path / "run", labels, *encoder, "--resume", "--lr_encoder", "0.1")
     save_encoder(tmp_path / "one.pt", 2)
-    with pytest.raises(InputError, match="--resume: encoder_sha256"):
+    with pytest.raises(InputError, match="was made with encoder_sha256 = '"):
         run(tmp_path / "run", labels, *encoder, "--resume")
+
+
+# What config.json of the search `run` held before settings had roles, as it was written then.
+OF_BEFORE = {
+    "oracle": "labels.csv (cifar10)", "data": "~/datasets", "budget": "", "M": 10, "edits": 6,
+    "population": 6, "tournament": 5, "acquisition": "ucb", "random_share": 0.5, "policy_lr": 0.3,
+    "baseline_decay": 0.8, "base_model": "", "width": 8, "layers": 1, "heads": 2, "direction": True,
+    "dropout": 0.2, "predictor_dropout": 0.0, "finetune_fixed_encoder": False, "finetune_batch_size": 0,
+    "epochs": 2, "lr_encoder": 0.002, "gentle_below": 200, "lr_predictor": 0.002, "weight_decay": 0.01,
+    "warmup": 0.1, "loss": "soft_bce", "hinge_margin": 0.1, "child_tuning_mode": "F", "child_tuning_p": 1.0,
+    "members": 1, "search_space": "nasbench201", "search_algo": "r", "kernel_share": 0.5,
+    "protocol": "val-test", "dataset": "cifar10", "encoder_model_state_dict": "", "run": 0, "N": N, "N0": 6,
+    "K": 4, "C": 12, "seed": 0, "seeds": "", "cell_marks": True, "encoder_sha256": None}
+
+
+def test_a_search_of_before_goes_on(tmp_path, labels, asked):
+    run(tmp_path / "run", labels)
+    path = tmp_path / "run" / "history.jsonl"
+    whole = path.read_bytes()
+    os.truncate(path, len(whole) // 2)
+    (tmp_path / "run" / "config.json").write_text(json.dumps(OF_BEFORE | {"labels": labels}))
+    asked.clear()
+    run(tmp_path / "run", labels, "--resume")
+    assert path.read_bytes() == whole and 0 < len(asked) < N
 
 
 def test_a_history_of_another_search_is_refused(tmp_path, labels, keys, no_report):
@@ -177,13 +241,14 @@ def test_a_history_of_another_search_is_refused(tmp_path, labels, keys, no_repor
     path = tmp_path / "run" / "history.jsonl"
     whole = path.read_text().splitlines(keepends=True)
     path.write_text("".join(whole[:8]) + whole[3])
-    with pytest.raises(InputError, match="history.jsonl:9: this is not query 9 of 20 of a search on nasbench201"):
+    with pytest.raises(InputError,
+                       match="history.jsonl:9: this is not query 9 of 20 of a search on nasbench201"):
         run(tmp_path / "run", labels, "--resume")
     used = {json.loads(line)["key"] for line in whole}
     other = next(key for key in keys if key not in used)
     swapped = {**json.loads(whole[8]), "key": other, "architecture": other}
     path.write_text("".join(whole[:8]) + json.dumps(swapped) + "\n")
-    with pytest.raises(InputError, match="history.jsonl:9: holds .* where this search chooses"):
+    with pytest.raises(InputError, match="history.jsonl:9: holds .*, but this search chooses"):
         run(tmp_path / "run", labels, "--resume")
     (tmp_path / "run" / "config.json").write_text("{")
     with pytest.raises(InputError, match="config.json is missing or damaged"):

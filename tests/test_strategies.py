@@ -1,11 +1,13 @@
-"""The strategies ae, bo and rl: what they propose, how they rank, what they learn; the decisions of each space."""
+"""The strategies ae, bo and rl: what they propose, how they rank, what they learn; the decisions of each
+space."""
 import numpy as np
 import pytest
 import torch
 
 import spaces
-from spaces.nasbench101 import Cell
-from strategies import STRATEGIES, Pool, Posterior, Query, Settings
+from spaces.nasbench101.cell import Cell
+from strategies import STRATEGIES
+from strategies.base import CandidatePool, Posterior, Query, StrategySettings
 from strategies.bo import expected_improvement
 
 NB101, NB201, DARTS = (spaces.get(name) for name in ("nasbench101", "nasbench201", "darts"))
@@ -16,12 +18,12 @@ def query(arch, validation):
 
 
 def everything(space=NB201):
-    return Pool(space, lambda key: True, None)
+    return CandidatePool(space, lambda key: True, None)
 
 
 def listed(archs):
     keys = [NB201.key(arch) for arch in archs]
-    return Pool(NB201, set(keys).__contains__, keys)
+    return CandidatePool(NB201, set(keys).__contains__, keys)
 
 
 def edits(a, b):
@@ -29,7 +31,7 @@ def edits(a, b):
     return sum(x != y for x, y in zip(a, b))
 
 
-# Mutants --------------------------------------------------------------------------------------------------------------
+# Mutants ----------------------------------------------------------------------------------------------------
 
 def test_mutants_are_one_edit_away_while_such_are_left(rng):
     pool, parent = everything(), (0, 1, 2, 3, 4, 0)
@@ -66,10 +68,11 @@ def test_where_nothing_is_left_mutants_come_to_an_end(rng):
     assert pool.mutants([(0,) * 6], 20, 6, rng) == []
 
 
-# ae -------------------------------------------------------------------------------------------------------------------
+# ae ---------------------------------------------------------------------------------------------------------
 
 def aging(population, tournament, history, M=1):
-    strategy = STRATEGIES["ae"](everything(), Settings(population=population, tournament=tournament, M=M))
+    strategy = STRATEGIES["ae"](everything(),
+                                StrategySettings(population=population, tournament=tournament, M=M))
     strategy.observe(history)
     return strategy
 
@@ -95,10 +98,10 @@ def test_ae_proposes_mutants_of_m_parents(rng):
     assert nearest == {(0,) * 6, (4,) * 6} and len(set(proposed)) == 24
 
 
-# bo -------------------------------------------------------------------------------------------------------------------
+# bo ---------------------------------------------------------------------------------------------------------
 
 def bayes(**settings):
-    return STRATEGIES["bo"](everything(), Settings(**settings))
+    return STRATEGIES["bo"](everything(), StrategySettings(**settings))
 
 
 def test_bo_mutates_the_best_and_draws_a_share(rng):
@@ -132,10 +135,10 @@ def test_expected_improvement_is_the_mean_gain_of_a_normal():
     np.testing.assert_allclose(expected_improvement(mean, std, best, None), gain, atol=2e-3)
 
 
-# rl -------------------------------------------------------------------------------------------------------------------
+# rl ---------------------------------------------------------------------------------------------------------
 
 def reinforce(pool, **settings):
-    return STRATEGIES["rl"](pool, Settings(**settings))
+    return STRATEGIES["rl"](pool, StrategySettings(**settings))
 
 
 def play(strategy, accuracy, rounds, rng):
@@ -159,17 +162,32 @@ def test_equal_rewards_teach_nothing(rng):
 
 
 def test_one_step_follows_the_gradient_of_the_log_probability(rng):
-    """Checked against autograd through torch's own categorical distribution."""
+    """Up the mean of advantage x (what was decided - what the policy expected)."""
     strategy = reinforce(everything(), policy_lr=0.0)
     strategy.observe([query((0,) * 6, 60.0)])
-    strategy.logits += torch.from_numpy(rng.normal(size=(6, 5)))
+    with torch.no_grad():
+        strategy.logits += torch.from_numpy(rng.normal(size=(6, 5)))
     answers = [query(arch, float(rng.uniform(40, 90))) for arch in strategy.propose(4, rng)]
     strategy.observe(answers)
-    logits = strategy.logits.clone().requires_grad_()
-    policy = torch.distributions.Categorical(logits=logits)
-    loss = -sum((q.validation - 60) * policy.log_prob(torch.tensor(q.arch)).sum() for q in answers) / 4
-    loss.backward()
-    torch.testing.assert_close(strategy.logits.grad, logits.grad)
+    policy = strategy.logits.detach().softmax(1).numpy()  # [D, O]
+    decided = np.eye(5)[[q.arch for q in answers]]  # [n, D, O]
+    advantage = np.array([q.validation - 60 for q in answers])[:, None, None]  # [n, 1, 1]
+    gradient = -(advantage * (decided - policy)).mean(0)  # [D, O], of what Adam minimises
+    np.testing.assert_allclose(strategy.logits.grad, gradient, rtol=0, atol=1e-12)
+
+
+def test_options_that_a_decision_lacks_stay_impossible(rng):
+    pool = everything(DARTS)
+    strategy = reinforce(pool)
+    lacking = np.arange(max(DARTS.choices)) >= np.array(DARTS.choices)[:, None]  # [D, O]
+    strategy.observe([Query(0, 0, "", "", 60.0, None, None, None, None)])
+    for _ in range(3):
+        drawn = strategy.propose(5, rng)
+        strategy.observe([Query(0, 1, DARTS.key(arch), "", float(rng.uniform(40, 90)), None, None, None, arch)
+                          for arch in drawn])
+        logits, gradient = strategy.logits.detach().numpy(), strategy.logits.grad.numpy()
+        assert lacking.any() and np.array_equal(logits == -np.inf, lacking)
+        assert np.isfinite(gradient).all() and not gradient[lacking].any() and gradient[~lacking].any()
 
 
 def test_the_baseline_is_a_moving_average_from_the_random_start_on():
@@ -189,11 +207,12 @@ def test_what_did_not_come_from_the_policy_does_not_teach_it(rng):
 
 def test_a_policy_that_has_made_up_its_mind_proposes_little_and_ends(rng):
     strategy = reinforce(everything())
-    strategy.logits[:, 3] = 1e6
+    with torch.no_grad():
+        strategy.logits[:, 3] = 1e6
     assert strategy.propose(10, rng) == [(3,) * 6]
 
 
-# Decisions ------------------------------------------------------------------------------------------------------------
+# Decisions --------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("space", [NB101, NB201, DARTS], ids=lambda space: space.name)
 def test_decisions_decode_to_architectures(space, rng):
@@ -208,7 +227,8 @@ def test_decisions_decode_to_architectures(space, rng):
 def test_every_option_of_every_decision_matters(space, rng):
     """Changing one decision changes the architecture, for some of the others' decisions."""
     for place, options in enumerate(space.choices):
-        base = np.repeat(rng.integers(space.choices, size=(40, 1, len(space.choices))), options, axis=1)  # [40, O, D]
+        # [40, O, D]
+        base = np.repeat(rng.integers(space.choices, size=(40, 1, len(space.choices))), options, axis=1)
         base[:, :, place] = np.arange(options)
         archs = space.decode(base.reshape(-1, len(space.choices)))
         keys = [arch and space.key(arch) for arch in archs]

@@ -1,4 +1,5 @@
-"""Sweeps: what is swept, what NNI is told, whose result is whose, what is exported. Real ones are in test_sweep_runs.py."""
+"""Sweeps: what is swept, what NNI is told, whose result is whose, what is exported. Real ones:
+test_sweep_runs.py."""
 from __future__ import annotations
 
 import csv
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import nni
 import numpy as np
 import pytest
+from conftest import ROOT
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 from nni.experiment.data import TrialJob
 
@@ -19,54 +21,66 @@ import finetune
 import nni4nasbench101
 import nni4nasbench301
 import pretrain
-import runtime
 import spaces
-import sweep
-import sweep_nni
-from conftest import ROOT
 from figs import sweep as picture
-from spaces import InputError
-from sweep import choice, log_uniform, uniform
-from sweep_nni import Trial
-from sweep_tuner import TPE
+from runtime.errors import InputError
+from runtime.settings import parse, report_to_sweep
+from sweeps import experiment as watcher
+from sweeps.experiment import Trial, ask, best_of, experiment, free_port, join, need_tuner, uninterrupted
+from sweeps.launch import (
+    STAGES,
+    SweepConfig,
+    choice,
+    command,
+    export,
+    left_to_sweep,
+    log_uniform,
+    recipe,
+    uniform,
+    write_csv,
+)
+from sweeps.tuner import TPE
 
 SCRIPTS = {"101": nni4nasbench101, "301": nni4nasbench301}
 
 
-def job(name: str, listed: dict, listed_id: int, status: str = "SUCCEEDED", final: tuple[int, float] | None = None,
-        folder: Path = Path("elsewhere")) -> TrialJob:
+def job(name: str, listed: dict, listed_id: int, status: str = "SUCCEEDED",
+        final: tuple[int, float] | None = None, folder: Path = Path("elsewhere")) -> TrialJob:
     """A trial as NNI's manager lists it; final = (parameterId, value) as the trial itself sent them."""
-    given = json.dumps({"parameter_id": listed_id, "parameter_source": "algorithm", "parameters": listed, "parameter_index": 0})
-    metric = [] if final is None else [{"timestamp": 1, "trialJobId": name, "parameterId": str(final[0]), "type": "FINAL",
-                                        "sequence": 0, "data": json.dumps(str(final[1]))}]
-    return TrialJob(trialJobId=name, status=status, startTime=1000, endTime=3500, sequenceId=listed_id, logPath=str(folder),
-                    hyperParameters=[given], finalMetricData=metric)
+    given = json.dumps({"parameter_id": listed_id, "parameter_source": "algorithm", "parameters": listed,
+                        "parameter_index": 0})
+    metric = [] if final is None else [{"timestamp": 1, "trialJobId": name, "parameterId": str(final[0]),
+                                        "type": "FINAL", "sequence": 0, "data": json.dumps(str(final[1]))}]
+    return TrialJob(trialJobId=name, status=status, startTime=1000, endTime=3500, sequenceId=listed_id,
+                    logPath=str(folder), hyperParameters=[given], finalMetricData=metric)
 
 
-def trial(value: float | None, status: str = "SUCCEEDED", folder: Path = Path("elsewhere"), **parameters) -> Trial:
+def trial(value: float | None, status: str = "SUCCEEDED", folder: Path = Path("elsewhere"),
+          **parameters) -> Trial:
     return Trial(0, "abc", status, value, 1.0, parameters, folder)
 
 
-# Whose result is whose ------------------------------------------------------------------------------------------------
+# Whose result is whose --------------------------------------------------------------------------------------
 
 def test_results_are_joined_on_parameter_id_where_nni_swaps_the_pairs():
     jobs = [job("a", {"lr": 0.1}, 0, final=(1, 0.7)), job("b", {"lr": 0.2}, 1, final=(0, 0.5)),
             job("c", {"lr": 0.3}, 2, final=(2, 0.6))]
-    rows = [(t.parameter_id, t.trial, t.parameters, t.value, t.seconds) for t in sweep_nni.join(jobs)]
-    assert rows == [(0, "b", {"lr": 0.1}, 0.5, 2.5), (1, "a", {"lr": 0.2}, 0.7, 2.5), (2, "c", {"lr": 0.3}, 0.6, 2.5)]
+    rows = [(t.parameter_id, t.trial, t.parameters, t.value, t.seconds) for t in join(jobs)]
+    assert rows == [(0, "b", {"lr": 0.1}, 0.5, 2.5), (1, "a", {"lr": 0.2}, 0.7, 2.5),
+                    (2, "c", {"lr": 0.3}, 0.6, 2.5)]
 
 
 def test_a_trial_without_result_has_the_parameters_that_it_logged(tmp_path):
     (tmp_path / "trial.json").write_text('{"parameters": {"lr": 0.2}}')
     jobs = [job("a", {"lr": 0.1}, 0, "FAILED", folder=tmp_path), job("b", {"lr": 0.2}, 1, "FAILED")]
-    rows = [(t.parameter_id, t.parameters, t.failed) for t in sweep_nni.join(jobs)]
+    rows = [(t.parameter_id, t.parameters, t.failed) for t in join(jobs)]
     assert rows == [(None, {"lr": 0.2}, True), (None, {}, True)]
 
 
 def test_a_log_that_contradicts_nni_is_an_error(tmp_path):
     (tmp_path / "trial.json").write_text('{"parameters": {"lr": 0.9}}')
     with pytest.raises(InputError, match="disagrees"):
-        sweep_nni.join([job("a", {"lr": 0.1}, 0, final=(0, 0.7), folder=tmp_path)])
+        join([job("a", {"lr": 0.1}, 0, final=(0, 0.7), folder=tmp_path)])
 
 
 @pytest.mark.parametrize("status, value, failed", [
@@ -78,7 +92,7 @@ def test_what_counts_as_failed(status, value, failed):
 
 def test_the_best_is_the_earliest_of_the_highest():
     trials = [trial(0.5, a=0), trial(0.7, a=1), trial(None, a=2), trial(0.7, a=3)]
-    assert sweep_nni.best_of(trials).parameters == {"a": 1} and sweep_nni.best_of([trial(None)]) is None
+    assert best_of(trials).parameters == {"a": 1} and best_of([trial(None)]) is None
 
 
 def test_tpe_keeps_what_is_still_tried_when_nni_ends_another_trial():
@@ -94,7 +108,7 @@ def test_tpe_keeps_what_is_still_tried_when_nni_ends_another_trial():
     assert list(mended._running_params) == [0]
 
 
-# What a trial reports -------------------------------------------------------------------------------------------------
+# What a trial reports ---------------------------------------------------------------------------------------
 
 @pytest.fixture
 def told(monkeypatch, tmp_path) -> list:
@@ -110,68 +124,77 @@ def told(monkeypatch, tmp_path) -> list:
 @pytest.mark.parametrize("source, listening", [
     ("default", False), ("local:nni.json", False), ("nni", True), ("local:a.json,nni", True)])
 def test_only_a_sweep_is_told(told, source, listening):
-    runtime.report(source, 0.25, final=False)
-    runtime.report(source, 0.5)
+    report_to_sweep(source, 0.25, final=False)
+    report_to_sweep(source, 0.5)
     assert told == ([("intermediate", 0.25), ("final", 0.5)] if listening else [])
 
 
 def test_a_trial_logs_its_parameters_and_its_result(told, tmp_path):
-    assert runtime.parse(pretrain.Config, ["--param", "nni"], "").lr == 0.01
+    assert parse(pretrain.Config, ["--param", "nni"], "").lr == 0.01
     assert json.loads((tmp_path / "trial.json").read_text()) == {"parameters": {"lr": 0.01}}
-    runtime.report("nni", 0.5)
+    report_to_sweep("nni", 0.5)
     assert json.loads((tmp_path / "trial.json").read_text()) == {"parameters": {"lr": 0.01}, "value": 0.5}
 
 
 def test_pretraining_reports_its_probe_and_ends_with_it(told, tmp_path):
     space, rng = spaces.get("nasbench201"), np.random.default_rng(0)
     keys = {space.key(arch) for arch in space.sample(40, rng)}
-    (tmp_path / "l.csv").write_text("arch,val_accuracy\n" + "".join(f"{key},{90 + rng.random():.4f}\n" for key in keys))
-    pretrain.main([*"--param nni --width 8 --layers 1 --heads 2 --tasks mask --iterations 21 --batch_size 8 --archs 20 "
-                   "--threads 1 --device cpu --no-tensorboard --finetune_train_samples 4 --finetune_fixed_encoder".split(),
-                   "--labels", str(tmp_path / "l.csv"), "--save", str(tmp_path / "run")])
+    (tmp_path / "l.csv").write_text("arch,val_accuracy\n"
+                                    + "".join(f"{key},{90 + rng.random():.4f}\n" for key in keys))
+    pretrain.main(["--param", "nni", "--width", "8", "--layers", "1", "--heads", "2", "--tasks", "mask",
+                   "--iterations", "21", "--batch_size", "8", "--archs", "20", "--threads", "1",
+                   "--device", "cpu", "--no-tensorboard", "--finetune_train_samples", "4",
+                   "--finetune_fixed_encoder", "--labels", str(tmp_path / "l.csv"),
+                   "--save", str(tmp_path / "run")])
     logged = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [kind for kind, _ in told] == ["intermediate"] * 10 + ["final"]  # every second step, and the last
-    assert [value for _, value in told] == [event["probe_tau"] for event in logged] and logged[-1]["step"] == 21
+    assert [value for _, value in told] == [event["probe_tau"] for event in logged]
+    assert logged[-1]["step"] == 21
 
 
-# What is swept --------------------------------------------------------------------------------------------------------
+# What is swept ----------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
-@pytest.mark.parametrize("stage", sweep.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_script_takes_every_value_of_its_table(script, stage):
     table = script.TABLES[stage]
-    assert sweep.left_to_sweep(table, sweep.STAGES[stage].script, []) == table
+    assert left_to_sweep(table, STAGES[stage].script, []) == table
 
 
 def test_a_setting_given_as_a_flag_is_not_swept():
     table = {"lr": log_uniform(1e-4, 1e-2), "dropout": choice(0.0, 0.1), "resume": choice(True)}
-    assert sweep.left_to_sweep(table, pretrain, ["--lr=0.1", "--no-resume", "--seed", "3"]).keys() == {"dropout"}
+    assert left_to_sweep(table, pretrain, ["--lr=0.1", "--no-resume", "--seed", "3"]).keys() == {"dropout"}
     with pytest.raises(InputError, match="fix everything"):
-        sweep.left_to_sweep({"lr": choice(0.1)}, pretrain, ["--lr", "0.1"])
+        left_to_sweep({"lr": choice(0.1)}, pretrain, ["--lr", "0.1"])
 
 
-@pytest.mark.parametrize("table, word", [({"lrr": choice(0.1)}, "did you mean 'lr'"), ({"dropout": uniform(0, 2)}, "dropout")])
+@pytest.mark.parametrize("table, word",
+                         [({"lrr": choice(0.1)}, "did you mean 'lr'"),
+                          ({"dropout": uniform(0, 2)}, "dropout")])
 def test_a_table_that_a_script_could_not_take_is_refused(table, word):
     with pytest.raises(InputError, match=word):
-        sweep.left_to_sweep(table, pretrain, [])
+        left_to_sweep(table, pretrain, [])
 
 
-# What NNI is told -----------------------------------------------------------------------------------------------------
+# What NNI is told -------------------------------------------------------------------------------------------
 
 def configured(tmp_path: Path, yaml: str = "", **flags):
     """NNI's configuration for these flags and this YAML."""
     if yaml:
         (tmp_path / "own.yml").write_text(yaml)
         flags["config"] = str(tmp_path / "own.yml")
-    return sweep_nni.experiment(sweep.Config(**flags), {"lr": choice(0.1)}, lambda local, n: f"run {local} {n}", tmp_path)
+    return experiment(SweepConfig(**flags), {"lr": choice(0.1)}, lambda local, n: f"run {local} {n}",
+                      tmp_path)
 
 
 def test_the_defaults(tmp_path):
     wanted = configured(tmp_path)
     assert (wanted.trial_concurrency, wanted.max_trial_number, wanted.trial_command) == (1, 20, "run True 1")
     assert wanted.training_service.platform == "local" and wanted.search_space == {"lr": choice(0.1)}
-    assert wanted.experiment_working_directory == str(tmp_path / "nni") and Path(wanted.trial_code_directory) == Path.cwd()
-    assert wanted.tuner.class_name == "sweep_tuner.TPE" and wanted.tuner.class_args == {"optimize_mode": "maximize", "seed": 0}
+    assert wanted.experiment_working_directory == str(tmp_path / "nni")
+    assert Path(wanted.trial_code_directory) == Path.cwd()
+    assert wanted.tuner.class_name == "sweeps.tuner.TPE"
+    assert wanted.tuner.class_args == {"optimize_mode": "maximize", "seed": 0}
 
 
 def test_flags_beat_the_yaml_and_the_yaml_the_defaults(tmp_path):
@@ -186,7 +209,7 @@ def test_flags_beat_the_yaml_and_the_yaml_the_defaults(tmp_path):
 
 def test_tpe_of_a_yaml_is_ours_too(tmp_path):
     tuner = configured(tmp_path, "tuner: {name: TPE, classArgs: {optimize_mode: minimize}}\n").tuner
-    assert tuner.class_name == "sweep_tuner.TPE" and tuner.class_args == {"optimize_mode": "minimize"}
+    assert tuner.class_name == "sweeps.tuner.TPE" and tuner.class_args == {"optimize_mode": "minimize"}
 
 
 @pytest.mark.filterwarnings("ignore:SSH password")
@@ -198,7 +221,8 @@ def test_machines_of_a_yaml_get_a_command_of_their_own(tmp_path):
 
 @pytest.mark.parametrize("yaml, flags, word", [
     ("", {"training_service": "remote"}, "machine_list"), ("", {"training_service": "moon"}, "moon"),
-    ("", {"duration": "soon"}, "soon"), ("trials: 3\n", {}, "own.yml"), ("[1]\n", {}, "own.yml"), ("{", {}, "own.yml")])
+    ("", {"duration": "soon"}, "soon"), ("trials: 3\n", {}, "own.yml"), ("[1]\n", {}, "own.yml"),
+    ("{", {}, "own.yml")])
 def test_what_nni_cannot_take_is_one_line(tmp_path, yaml, flags, word):
     with pytest.raises(InputError, match=word) as end:
         configured(tmp_path, yaml, **flags)
@@ -209,19 +233,21 @@ def test_a_tuner_without_its_package_is_refused(monkeypatch):
     monkeypatch.setitem(os.sys.modules, "hyperopt", None)
     monkeypatch.delitem(os.sys.modules, "nni.algorithms.hpo.hyperopt_tuner", raising=False)
     with pytest.raises(InputError, match=r"pip install 'nni\[Anneal\]"):
-        sweep_nni.need_tuner("Anneal")
+        need_tuner("Anneal")
 
 
 def test_the_command_of_a_trial():
-    local = sweep.command(finetune, ["--labels", "my labels.csv", "--param", "default,nni"], True, 1000)
+    local = command(finetune, ["--labels", "my labels.csv", "--param", "default,nni"], True, 1000)
     assert local.split()[1] == str(ROOT / "finetune.py") and "'my labels.csv'" in local
     assert local.endswith('--param default,nni --threads 1 --save "$NNI_OUTPUT_DIR"')
-    assert sweep.command(pretrain, ["--threads", "3"], False, 2) == 'python3 pretrain.py --threads 3 --save "$NNI_OUTPUT_DIR"'
+    remote = command(pretrain, ["--threads", "3"], False, 2)
+    assert remote == 'python3 pretrain.py --threads 3 --save "$NNI_OUTPUT_DIR"'
 
 
 @pytest.mark.parametrize("flags, word", [
     (["--", "--protocol", "nb201"], "test accuracy"), (["--", "--protocol", ""], "test accuracy"),
-    (["--", "--epoch", "3"], "epoch"), (["--labels", "absent.csv"], "absent.csv"), (["--space", "darts"], "space"), (["--stage", "search"], "stage")])
+    (["--", "--epoch", "3"], "epoch"), (["--labels", "absent.csv"], "absent.csv"),
+    (["--space", "darts"], "space"), (["--stage", "search"], "stage")])
 def test_flags_that_are_refused_before_nni_starts(tmp_path, flags, word):
     with pytest.raises(InputError, match=word):
         nni4nasbench101.main(["--space", "nasbench201", "--outdir", str(tmp_path / "out"), *flags])
@@ -240,19 +266,19 @@ def test_a_taken_port_is_passed_over():
         taken.bind(("", 0))
         taken.listen()
         number = taken.getsockname()[1]
-        with sweep_nni.free_port(number) as port, sweep_nni.free_port(number - 1) as below:  # NNI may need the next one
+        with free_port(number) as port, free_port(number - 1) as below:  # NNI may need the next one
             assert number not in (port, port + 1, below, below + 1)
 
 
 def test_sweeps_of_the_same_moment_get_different_ports():
-    with sweep_nni.free_port(28080) as one, sweep_nni.free_port(one) as other:
+    with free_port(28080) as one, free_port(one) as other:
         assert one != other
-    with sweep_nni.free_port(one) as again:
+    with free_port(one) as again:
         assert again == one
 
 
 def test_a_manager_that_is_slow_is_asked_again_and_one_that_is_gone_is_given_up(monkeypatch):
-    monkeypatch.setattr(sweep_nni, "POLL", 0)
+    monkeypatch.setattr(watcher, "POLL", 0)
     answers = iter([ConnectionError, TimeoutError, "RUNNING"])
 
     def question():
@@ -261,47 +287,49 @@ def test_a_manager_that_is_slow_is_asked_again_and_one_that_is_gone_is_given_up(
             raise answer
         return answer
 
-    assert sweep_nni.ask(question) == "RUNNING"
+    assert ask(question) == "RUNNING"
     with pytest.raises(InputError, match="answers no more"):
-        sweep_nni.ask(question)
+        ask(question)
 
 
 def test_an_interrupt_waits_until_nni_has_started_or_stopped():
     done = []
-    with pytest.raises(KeyboardInterrupt):
-        with sweep_nni.uninterrupted():
-            os.kill(os.getpid(), signal.SIGINT)
-            done.append("all of it")
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("all of it")
     assert done == ["all of it"]
 
 
-# What is exported -----------------------------------------------------------------------------------------------------
+# What is exported -------------------------------------------------------------------------------------------
 
 def test_the_table_of_trials_has_a_line_each(tmp_path):
     trials = [trial(0.5, lr=0.1, tasks="mask,flow"), trial(None, "FAILED", lr=0.2)]
-    sweep.write_csv(tmp_path / "trials.csv", trials)
+    write_csv(tmp_path / "trials.csv", trials)
     rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
     assert [(row["status"], row["value"], row["lr"], row["tasks"]) for row in rows] == [
         ("SUCCEEDED", "0.5", "0.1", "mask,flow"), ("FAILED", "", "0.2", "")]
 
 
 def test_the_best_parameters_are_a_params_file(tmp_path):
-    settings = runtime.parse(finetune.Config, "--space nasbench201 --seeds 1000 --save x --width 32 --epochs 7".split(), "")
-    stored = sweep.recipe(settings, {"epochs": 60.0, "lr_encoder": 0.003})
+    flags = ["--space", "nasbench201", "--seeds", "1000", "--save", "x", "--width", "32", "--epochs", "7"]
+    settings = parse(finetune.Config, flags, "")
+    stored = recipe(settings, {"epochs": 60.0, "lr_encoder": 0.003})
     assert stored == {"width": 32, "epochs": 60, "lr_encoder": 0.003} and type(stored["epochs"]) is int
     (tmp_path / "best.json").write_text(json.dumps(stored))
-    config = runtime.parse(finetune.Config, ["--param", f"local:{tmp_path / 'best.json'}"], "")
+    config = parse(finetune.Config, ["--param", f"local:{tmp_path / 'best.json'}"], "")
     assert (config.width, config.epochs, config.lr_encoder, config.seeds) == (32, 60, 0.003, "0")
 
 
-def export(folder: Path, trials: list[Trial], state: str = "DONE") -> dict:
+def exported(folder: Path, trials: list[Trial], state: str = "DONE") -> dict:
     settings = SimpleNamespace(space="nasbench201", stage="train")
-    return sweep.export(settings, finetune.Config(labels="l.csv"), {"lr_encoder": "loguniform"}, trials, state, folder)
+    return export(settings, finetune.Config(labels="l.csv"), {"lr_encoder": "loguniform"}, trials, state,
+                  folder)
 
 
 def test_a_sweep_without_failures_ends_well(tmp_path):
-    result = export(tmp_path, [trial(0.5, lr_encoder=0.1), trial(0.6, lr_encoder=0.01)])
-    assert result["best"]["value"] == 0.6 and json.loads((tmp_path / "best.json").read_text()) == {"lr_encoder": 0.01}
+    result = exported(tmp_path, [trial(0.5, lr_encoder=0.1), trial(0.6, lr_encoder=0.01)])
+    assert result["best"]["value"] == 0.6
+    assert json.loads((tmp_path / "best.json").read_text()) == {"lr_encoder": 0.01}
     assert json.loads((tmp_path / "result.json").read_text()) == result
     assert (tmp_path / "trials.png").stat().st_size > 5000
 
@@ -311,19 +339,20 @@ def test_a_sweep_without_failures_ends_well(tmp_path):
     ([trial(None, lr_encoder=0.1)], "DONE", "1 of 2 trials failed"), ([], "ERROR", "state ERROR")])
 def test_a_failure_is_told_and_ends_with_code_1(tmp_path, capsys, others, state, word):
     with pytest.raises(SystemExit) as end:
-        export(tmp_path, [trial(0.5, lr_encoder=0.2), *others], state)
+        exported(tmp_path, [trial(0.5, lr_encoder=0.2), *others], state)
     assert end.value.code == 1 and word in capsys.readouterr().err and (tmp_path / "best.json").exists()
 
 
 def test_no_result_at_all_ends_with_code_1(tmp_path, capsys):
     (tmp_path / "trial.stderr").write_text("Traceback\nerror: labels are missing\n\n")
     with pytest.raises(SystemExit) as end:
-        export(tmp_path, [trial(None, "FAILED", folder=tmp_path)])
+        exported(tmp_path, [trial(None, "FAILED", folder=tmp_path)])
     assert end.value.code == 1 and "error: labels are missing" in capsys.readouterr().err
-    assert not (tmp_path / "best.json").exists() and json.loads((tmp_path / "result.json").read_text())["best"] is None
+    assert not (tmp_path / "best.json").exists()
+    assert json.loads((tmp_path / "result.json").read_text())["best"] is None
 
 
-# The picture ----------------------------------------------------------------------------------------------------------
+# The picture ------------------------------------------------------------------------------------------------
 
 def test_an_axis_of_choices_keeps_them_apart():
     heights, ticks = picture.axis([0.1, 0.0, 0.1, 1e-4], "choice")
@@ -333,15 +362,18 @@ def test_an_axis_of_choices_keeps_them_apart():
 
 def test_a_logarithmic_axis():
     heights, ticks = picture.axis([1e-4, 1e-2, 1e-3], "loguniform")
-    assert heights == pytest.approx([0, 1, 0.5]) and [label for _, label in ticks] == ["0.0001", "0.001", "0.01"]
-    assert picture.axis([0.0, 1.0, 0.5], "loguniform")[0] == [0, 1, 0.5] and picture.axis([3.0, 3.0], "")[0] == [0.5, 0.5]
+    assert heights == pytest.approx([0, 1, 0.5])
+    assert [label for _, label in ticks] == ["0.0001", "0.001", "0.01"]
+    assert picture.axis([0.0, 1.0, 0.5], "loguniform")[0] == [0, 1, 0.5]
+    assert picture.axis([3.0, 3.0], "")[0] == [0.5, 0.5]
 
 
-# The wrappers ---------------------------------------------------------------------------------------------------------
+# The wrappers -----------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("stage", sweep.STAGES)
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("tag, script", [
-    ("101", "nni4nasbench101.py"), ("201", "nni4nasbench101.py --space nasbench201"), ("301", "nni4nasbench301.py")])
+    ("101", "nni4nasbench101.py"), ("201", "nni4nasbench101.py --space nasbench201"),
+    ("301", "nni4nasbench301.py")])
 def test_a_wrapper_starts_its_script(tag, script, stage):
     path = ROOT / f"nni4nasbench{tag}{stage}.sh"
     lines = path.read_text().splitlines()

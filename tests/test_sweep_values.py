@@ -1,4 +1,5 @@
-"""A value reaches the weights: every setting that a sweep's table or a params file holds, given by file, by NNI and by flag."""
+"""A value reaches the weights: every setting that a sweep's table or a params file holds, given by file, by
+NNI and by flag."""
 from __future__ import annotations
 
 import hashlib
@@ -9,32 +10,35 @@ import nni
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 import finetune
 import nni4nasbench101
 import nni4nasbench301
 import pretrain
 import spaces
-from conftest import ROOT
 
 MACHINE = ["--threads", "1", "--device", "cpu"]
 TINY = {"width": 8, "layers": 1, "heads": 2}
-PRETRAIN = TINY | {"tasks": "mask", "iterations": 2, "batch_size": 8, "archs": 24, "dropout": 0.1, "tensorboard": False}
+PRETRAIN = TINY | {"tasks": "mask", "iterations": 2, "batch_size": 8, "archs": 24, "dropout": 0.1,
+                   "tensorboard": False}
 FINETUNE = TINY | {"members": 1, "kernel_share": 0.0, "epochs": 2, "finetune_train_samples": 16}
 CONTRAST, HINGE, HALF = {"tasks": "mask,contrast"}, {"loss": "hinge"}, {"child_tuning_p": 0.5}
 
-# setting: another value than the one above or the default, and settings without which it would have nothing to say
-OF_ENCODER = {"base_model": ("gat", {}), "width": (16, {}), "layers": (2, {}), "heads": (4, {}), "dropout": (0.3, {})}
+# setting: another value than the one above or the default, and settings without which it would have nothing
+# to say
+OF_ENCODER = {"base_model": ("gat", {}), "width": (16, {}), "layers": (2, {}), "heads": (4, {}),
+              "dropout": (0.3, {})}
 OF_PRETRAINING = OF_ENCODER | {
-    "lr": (1e-2, {}), "weight_decay": (0.5, {}), "warmup": (0.6, {}), "batch_size": (12, {}), "iterations": (3, {}),
-    "archs": (20, {}), "tasks": ("mask,properties", {}), "mask_ratio": (0.25, {}), "pretrain_target": ("all", {}),
-    "view_ratio": (0.5, CONTRAST), "temperature": (1.0, CONTRAST)}
+    "lr": (1e-2, {}), "weight_decay": (0.5, {}), "warmup": (0.6, {}), "batch_size": (12, {}),
+    "iterations": (3, {}), "archs": (20, {}), "tasks": ("mask,properties", {}), "mask_ratio": (0.25, {}),
+    "pretrain_target": ("all", {}), "view_ratio": (0.5, CONTRAST), "temperature": (1.0, CONTRAST)}
 OF_FINETUNING = {
     "lr_encoder": (1e-2, {}), "lr_predictor": (1e-2, {}), "weight_decay": (0.5, {}), "gentle_below": (0, {}),
     "warmup": (0.5, {}), "epochs": (3, {}), "finetune_batch_size": (4, {}), "dropout": (0.4, {}),
     "predictor_dropout": (0.3, {}), "loss": ("bpr", {}),
-    "hinge_margin": (5.0, HINGE), "child_tuning_mode": ("D", HALF), "child_tuning_p": (0.3, {}), "kernel_share": (0.3, {}),
-    "members": (2, {}), "finetune_fixed_encoder": (True, {})}
+    "hinge_margin": (5.0, HINGE), "child_tuning_mode": ("D", HALF), "child_tuning_p": (0.3, {}),
+    "kernel_share": (0.3, {}), "members": (2, {}), "finetune_fixed_encoder": (True, {})}
 OF_SCRATCH = OF_FINETUNING | OF_ENCODER
 del OF_SCRATCH["gentle_below"]  # it speaks of pre-trained encoders alone
 STAGES = {"pretrain": OF_PRETRAINING, "finetune": OF_FINETUNING, "train": OF_SCRATCH}
@@ -44,16 +48,20 @@ CASES = [(stage, name) for stage, settings in STAGES.items() for name in setting
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
     """A folder with a table of 40 labels and a pre-trained encoder."""
-    folder, rng, space = tmp_path_factory.mktemp("values"), np.random.default_rng(0), spaces.get("nasbench201")
+    folder, space = tmp_path_factory.mktemp("values"), spaces.get("nasbench201")
+    rng = np.random.default_rng(0)
     keys = list(dict.fromkeys(space.key(arch) for arch in space.sample(60, rng)))[:40]
-    (folder / "labels.csv").write_text("arch,val_accuracy\n" + "".join(f"{key},{90 + rng.random():.4f}\n" for key in keys))
-    pretrain.main([*MACHINE, "--param", local(folder / "encoder.json", PRETRAIN), "--save", str(folder / "encoder")])
+    (folder / "labels.csv").write_text("arch,val_accuracy\n"
+                                       + "".join(f"{key},{90 + rng.random():.4f}\n" for key in keys))
+    pretrain.main([*MACHINE, "--param", local(folder / "encoder.json", PRETRAIN),
+                   "--save", str(folder / "encoder")])
     return folder
 
 
 @pytest.fixture(scope="module")
 def before() -> dict[str, str]:
-    """What was trained with a stage's settings as they are, by stage and settings; filled as it is asked for."""
+    """What was trained with a stage's settings as they are, by stage and settings; filled as it is asked
+    for."""
     return {}
 
 
@@ -97,12 +105,13 @@ def test_a_value_reaches_the_weights_from_every_source(stage, name, work, before
 
 @pytest.mark.parametrize("stage, tried", STAGES.items())
 def test_no_setting_of_a_table_is_left_out_above(stage, tried):
-    assert {name for script in (nni4nasbench101, nni4nasbench301) for name in script.TABLES[stage]} <= tried.keys()
+    assert {name for script in (nni4nasbench101, nni4nasbench301)
+            for name in script.TABLES[stage]} <= tried.keys()
 
 
 @pytest.mark.parametrize("pattern, tried", [
-    ("pretrain_*", OF_PRETRAINING), ("transformer_pretrain", OF_PRETRAINING), ("*finetune*", OF_FINETUNING | OF_ENCODER),
-    ("train_nasbench*", OF_FINETUNING | OF_ENCODER)])
+    ("pretrain_*", OF_PRETRAINING), ("transformer_pretrain", OF_PRETRAINING),
+    ("*finetune*", OF_FINETUNING | OF_ENCODER), ("train_nasbench*", OF_FINETUNING | OF_ENCODER)])
 def test_no_setting_of_a_params_file_is_left_out_above(pattern, tried):
     files = list((ROOT / "params").glob(f"{pattern}.json"))
     assert files and {name for file in files for name in json.loads(file.read_text())} <= tried.keys()

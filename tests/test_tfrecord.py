@@ -1,4 +1,4 @@
-"""spaces/tfrecord.py and labels.read on synthetic files in the format of the official NAS-Bench-101 TFRecords."""
+"""The reader of NAS-Bench-101's official TFRecords, on synthetic files of their format."""
 from __future__ import annotations
 
 import base64
@@ -11,17 +11,19 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 import spaces
-from spaces import labels, tfrecord
-from spaces.base import InputError
-from spaces.tfrecord import protobuf_fields, read_nasbench101, records
+from runtime.errors import InputError
+from spaces.labels import tfrecord
+from spaces.labels.read import read_labels
+from spaces.labels.tfrecord import protobuf_fields, read_nasbench101, records
 
 HASHES = [hashlib.md5(bytes([i])).hexdigest() for i in range(5)]
 
 
-# A writer, from the published format ----------------------------------------------------------------------------------
+# A writer, from the published format ------------------------------------------------------------------------
 
 def varint(value: int) -> bytes:
     low, high = value & 0x7F, value >> 7
@@ -41,7 +43,8 @@ def model_metrics(val: float, test: float, seconds: float, evaluations: int = 3)
     message = b""
     for step in range(evaluations):
         last = step == evaluations - 1
-        numbers = (108.0 * step / 2, seconds if last else 1.0, 1.0, val if last else 0.1, test if last else 0.2)
+        numbers = (108.0 * step / 2, seconds if last else 1.0, 1.0, val if last else 0.1,
+                   test if last else 0.2)
         values = b"".join(double(number, value) for number, value in enumerate(numbers, 1))
         message += nested(1, values + nested(6, b"model.ckpt"))
     return message + varint(2 << 3) + varint(2_694_282) + double(3, 3 * seconds)
@@ -64,7 +67,8 @@ def record(module_hash, val=0.9, test=0.8, seconds=1000.0, epochs=108, metrics=N
 
 
 def official(path: Path, hashes, budgets=(108,)) -> Path:
-    """Three runs of each cell at each budget; run r of cell i has validation .5 + .001 i + .01 r at 108 epochs."""
+    """Three runs of each cell at each budget; run r of cell i has validation .5 + .001 i + .01 r at 108
+    epochs."""
     with open(path, "wb") as file:
         for i, module_hash in enumerate(hashes):
             for epochs in budgets:
@@ -83,7 +87,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-# Reading --------------------------------------------------------------------------------------------------------------
+# Reading ----------------------------------------------------------------------------------------------------
 
 def test_every_run_of_every_cell_in_the_order_of_the_file(tmp_path):
     runs = read_nasbench101(official(tmp_path / "f.tfrecord", HASHES))
@@ -102,7 +106,8 @@ def test_only_the_asked_epoch_budget_is_read(tmp_path):
 
 def test_runs_of_a_cell_need_not_stand_together(tmp_path):
     path = tmp_path / "f.tfrecord"
-    path.write_bytes(b"".join(record(h, val=0.1 * r + 0.01 * i) for r in range(3) for i, h in enumerate(HASHES)))
+    path.write_bytes(b"".join(record(h, val=0.1 * r + 0.01 * i) for r in range(3)
+                              for i, h in enumerate(HASHES)))
     np.testing.assert_allclose(read_nasbench101(path).val[4], [4, 14, 24])
 
 
@@ -135,7 +140,7 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, cache, damage):
     np.testing.assert_array_equal(again.val, good.val)
 
 
-# Faults ---------------------------------------------------------------------------------------------------------------
+# Faults -----------------------------------------------------------------------------------------------------
 
 def flipped(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1:]
@@ -201,7 +206,7 @@ def test_protobuf_integers_of_several_bytes_and_floats():
     assert list(protobuf_fields(message)) == [(1, 2 ** 40 + 5), (300, 0.5)]
 
 
-# As labels ------------------------------------------------------------------------------------------------------------
+# As labels --------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def nasbench101():
@@ -216,7 +221,7 @@ def cells(nasbench101, rng) -> list[str]:
 def test_labels_are_one_run_and_the_mean_test(tmp_path, nasbench101, cells):
     path = official(tmp_path / "nasbench_only108.tfrecord", cells)
     for run in range(3):
-        table = labels.read(path, nasbench101, run=run)
+        table = read_labels(path, nasbench101, run=run)
         assert table.keys == cells and f"validation of run {run}" in table.name
         np.testing.assert_allclose(table.val, 50 + 0.1 * np.arange(len(cells)) + run)
         np.testing.assert_allclose(table.test, 41 + 0.1 * np.arange(len(cells)))
@@ -224,16 +229,16 @@ def test_labels_are_one_run_and_the_mean_test(tmp_path, nasbench101, cells):
 
 
 def test_the_format_is_found_by_content(tmp_path, nasbench101, cells):
-    assert labels.read(official(tmp_path / "labels", cells), nasbench101).keys == cells
+    assert read_labels(official(tmp_path / "labels", cells), nasbench101).keys == cells
 
 
 @pytest.mark.parametrize("arguments, message", [
     ({"run": 3}, "no run 3"), ({"run": -1}, "no run -1"), ({"dataset": "cifar100"}, "cifar10 only")])
 def test_what_the_file_does_not_hold(tmp_path, nasbench101, cells, arguments, message):
     with pytest.raises(InputError, match=message):
-        labels.read(official(tmp_path / "f.tfrecord", cells), nasbench101, **arguments)
+        read_labels(official(tmp_path / "f.tfrecord", cells), nasbench101, **arguments)
 
 
 def test_an_unknown_cell_is_refused(tmp_path, nasbench101):
     with pytest.raises(InputError, match=f"f.tfrecord: cell 0: .*{HASHES[0]}"):
-        labels.read(official(tmp_path / "f.tfrecord", HASHES), nasbench101)
+        read_labels(official(tmp_path / "f.tfrecord", HASHES), nasbench101)

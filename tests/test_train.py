@@ -1,6 +1,7 @@
-"""train.py and training.py: exact restarts, data parallel, clear errors."""
+"""train.py and cifar/training.py: exact restarts, data parallel, clear errors."""
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,36 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-import images
-import runtime
-import train
-import training
 from conftest import ROOT
-from models import augment
-from spaces import InputError, darts
-from training import Place, Recipe, Training
 
-CPU = Place(torch.device("cpu"))
-SMALL = {"layers": 3, "init_channels": 2, "batch_size": 16, "epochs": 3, "auxiliary": False}
+import train
+from cifar.augment import padded
+from cifar.training import CifarRecipe, Training, Worker, fingerprint_of
+from runtime.errors import InputError, main_guard
+from runtime.settings import parse
+from spaces import darts
+from spaces.darts import architecture_of
+from toys.cifar import SMALL, Killed, parallel_recipe, pictures, write
+
+CPU = Worker(torch.device("cpu"))
 TINY = [word for name, value in SMALL.items() if name != "auxiliary" for word in (f"--{name}", str(value))]
 TINY += ["--no-auxiliary", "--no-tensorboard", "--device", "cpu", "--threads", "1"]
-
-
-def pictures(n: int, seed: int) -> images.Images:
-    """Noise whose brightness gives the class away."""
-    draw = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 10
-    noise = torch.randint(30, (n, 32, 32, 3), generator=draw)
-    return images.Images((20 * labels[:, None, None, None] + noise).to(torch.uint8), labels)
-
-
-def write(path: Path, train: images.Images, test: images.Images) -> Path:
-    """An .npz as train.py reads it."""
-    arrays = {f"{kind}_{part}": field.numpy() for part, content in (("train", train), ("test", test))
-              for kind, field in zip("xy", (content.pixels, content.labels))}
-    np.savez(path, **arrays)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +49,6 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-class Killed(Exception):
-    """What a killed run raises here."""
-
-
 @pytest.fixture
 def kill(run, monkeypatch):
     """Runs train.py, with a checkpoint after every step, and kills it in step k (the first is 0)."""
@@ -86,13 +67,14 @@ def kill(run, monkeypatch):
     return killed_at
 
 
-# The script -----------------------------------------------------------------------------------------------------------
+# The script -------------------------------------------------------------------------------------------------
 
 def test_mean_and_spread_over_seeds_and_what_is_written(tmp_path, run):
     result = run(tmp_path / "a", "--seeds", "0-1", "--arch", "DARTS_V1")
     assert result["seeds"] == [0, 1] and len(result["test"]) == 2
     assert result["key"] == train.SPACE.key(darts.NAMED["DARTS_V1"])
-    assert result["test_mean"] == np.mean(result["test"]) and result["test_std"] == np.std(result["test"], ddof=1)
+    assert result["test_mean"] == np.mean(result["test"])
+    assert result["test_std"] == np.std(result["test"], ddof=1)
     log = logged(tmp_path / "a" / "0")
     assert [line["step"] for line in log] == [1, 2, 3] and log[2]["held_out"] == result["test"][0]
     assert "held_out" not in log[0] and log[0]["images_per_second"] > 0  # the test images are looked at once
@@ -138,7 +120,7 @@ def test_numbers_of_16_bits(tmp_path, run, amp):
     assert {value.dtype for value in content["weights"].values()} == {torch.float32, torch.int64}
 
 
-# Kills and --resume ---------------------------------------------------------------------------------------------------
+# Kills and --resume -----------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, run):
@@ -157,7 +139,8 @@ def test_a_run_killed_within_an_epoch_goes_on_to_the_same_weights(tmp_path, run,
     result = run(folder, "--resume")
     assert same(weights(folder / "0"), weights(whole / "0"))
     assert result["test"] == json.loads((whole / "result.json").read_text())["test"]
-    old, new = ([(line["step"], line["loss"], line["train"]) for line in logged(place / "0")] for place in (whole, folder))
+    old, new = ([(line["step"], line["loss"], line["train"]) for line in logged(place / "0")]
+                for place in (whole, folder))
     assert old == new
 
 
@@ -184,7 +167,35 @@ def test_other_images_in_the_same_folder_are_refused(tmp_path, kill, run):
         run(tmp_path / "a", "--resume", "--data", str(other))
 
 
-# Faults ---------------------------------------------------------------------------------------------------------------
+def test_a_training_of_before_goes_on(tmp_path, run, kill, whole):
+    """Its fingerprint, which held the same, was called `course`."""
+    folder = tmp_path / "a"
+    kill(6, folder)
+    content = torch.load(folder / "0" / "last.pt", weights_only=True)
+    course = content.pop("fingerprint")
+    assert course.keys() == {
+        "epochs", "batch_size", "layers", "init_channels", "auxiliary", "auxiliary_weight", "lr", "momentum",
+        "weight_decay", "grad_clip", "cutout", "drop_path_prob", "amp", "sync_bn", "cell", "seed",
+        "processes", "images"}
+    torch.save(content | {"course": course}, folder / "0" / "last.pt")
+    with pytest.raises(InputError, match="last.pt was made with lr = 0.025, not 0.1"):
+        run(folder, "--resume", "--lr", "0.1")
+    assert run(folder, "--resume")["test"] == json.loads((whole / "result.json").read_text())["test"]
+    assert same(weights(folder / "0"), weights(whole / "0"))
+
+
+def test_a_finished_training_of_before_is_not_repeated(tmp_path, run, whole, monkeypatch):
+    folder = shutil.copytree(whole, tmp_path / "a")
+    stored = json.loads((folder / "0" / "result.json").read_text())
+    stored["course"] = stored.pop("fingerprint")
+    (folder / "0" / "result.json").write_text(json.dumps(stored))
+    monkeypatch.setattr(Training, "gradient", None)
+    assert run(folder, "--resume") == json.loads((whole / "result.json").read_text())
+    with pytest.raises(InputError, match="result.json was made with lr = 0.025, not 0.1"):
+        run(folder, "--resume", "--lr", "0.1")
+
+
+# Faults -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("where", ["loss", "weights"])
 def test_a_diverging_run_leaves_the_checkpoint_intact(tmp_path, run, kill, monkeypatch, where):
@@ -211,7 +222,7 @@ def test_a_diverging_run_leaves_the_checkpoint_intact(tmp_path, run, kill, monke
 
 def test_a_learning_rate_far_too_high_is_one_line_and_exit_code_2(tmp_path, run, capsys):
     with pytest.raises(SystemExit) as end:
-        runtime.main_guard(lambda: run(tmp_path / "a", "--lr", "1e30"))
+        main_guard(lambda: run(tmp_path / "a", "--lr", "1e30"))
     last = capsys.readouterr().err.splitlines()[-1]
     assert end.value.code == 2 and last.startswith("error: the training diverged in epoch 1")
 
@@ -237,43 +248,40 @@ def test_cells_by_name_file_and_seed(tmp_path):
     (tmp_path / "best.json").write_text(json.dumps({"architecture": train.SPACE.text(v2)}))
     (tmp_path / "bad.json").write_text("{}")
     for text in ("DARTS_V2", train.SPACE.text(v2), str(tmp_path / "cell.txt"), str(tmp_path / "best.json")):
-        assert train.parse_arch(text) == v2
-    assert train.parse_arch("random:1") == train.parse_arch("random:1") != train.parse_arch("random:2")
+        assert architecture_of(text) == v2
+    assert architecture_of("random:1") == architecture_of("random:1") != architecture_of("random:2")
     with pytest.raises(InputError, match="neither a cell nor a best.json"):
-        train.parse_arch(str(tmp_path / "bad.json"))
+        architecture_of(str(tmp_path / "bad.json"))
 
 
 def test_the_params_file_is_the_default_recipe():
-    assert vars(runtime.parse(train.Config, ["--param", "local:params/train_cifar10.json", "--arch", ""], "")) == vars(
-        runtime.parse(train.Config, ["--arch", "", "--param", "local:params/train_cifar10.json"], "")) | vars(Recipe())
+    given = vars(parse(train.Config, ["--param", "local:params/train_cifar10.json"], ""))
+    assert given == given | vars(CifarRecipe())
 
 
 def test_batches_of_one_image_are_refused():
     with pytest.raises(InputError, match="some process gets a batch of 1"):
-        training.course_of(Training(Recipe(**SMALL | {"batch_size": 2}), darts.NAMED["DARTS_V2"], 0, CPU), pictures(5, 0))
+        fingerprint_of(Training(CifarRecipe(**SMALL | {"batch_size": 2}), darts.NAMED["DARTS_V2"], 0, CPU),
+                       pictures(5, 0))
 
 
-# Data parallel --------------------------------------------------------------------------------------------------------
+# Data parallel ----------------------------------------------------------------------------------------------
 
 WORKER = """
 import os, sys, torch, train
-from models.augment import padded
+from cifar.augment import padded
+from cifar.training import Training
 from spaces import darts
-from test_train import parallel_recipe, pictures
-from training import Training
+from toys.cifar import parallel_recipe, pictures
 folder, port, *flags = sys.argv[1:]
-with train.processes(train.Config(device="cpu", threads=1)) as place:
-    training = Training(parallel_recipe(), darts.NAMED["DARTS_V2"], 0, place)
+with train.processes(train.Config(device="cpu", threads=1)) as worker:
+    training = Training(parallel_recipe(), darts.NAMED["DARTS_V2"], 0, worker)
     data, step = pictures(13, 0), torch.arange(13)
-    training.gradient(padded(data.pixels), data.labels, step.tensor_split(2)[place.rank], 13)
-    torch.save([p.grad for p in training.network.parameters()], f"{folder}/{place.rank}.pt")
+    training.gradient(padded(data.pixels), data.labels, step.tensor_split(2)[worker.rank], 13)
+    torch.save([p.grad for p in training.network.parameters()], f"{folder}/{worker.rank}.pt")
 os.environ["MASTER_PORT"] = port
 train.main(flags)
 """
-
-
-def parallel_recipe() -> Recipe:
-    return Recipe(**SMALL | {"auxiliary": True, "drop_path_prob": 0.3})
 
 
 def free_port() -> str:
@@ -284,43 +292,49 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def parallel(tmp_path_factory, data) -> Path:
-    """What two processes started as by torchrun leave: their gradients of one step, and a whole training in a/."""
+    """What two processes started as by torchrun leave: their gradients of one step, and a whole training in
+    a/."""
     folder = tmp_path_factory.mktemp("parallel")
     flags = ["--data", str(data), "--save", str(folder / "a"), *TINY, "--epochs", "2"]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "MASTER_ADDR": "127.0.0.1",
                                 "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-c", WORKER, str(folder), free_port(), *flags]
     workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
-                                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
+                                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+                                for rank in range(2)]
     ends = [worker.communicate(timeout=300)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], ends
     return folder
 
 
+@pytest.mark.slow
 def test_gradients_of_two_processes_are_those_of_one_that_accumulates(parallel):
     alone = Training(parallel_recipe(), darts.NAMED["DARTS_V2"], 0, CPU)
     data = pictures(13, 0)
     for share in torch.arange(13).tensor_split(2):
-        alone.gradient(augment.padded(data.pixels), data.labels, share, 13)
+        alone.gradient(padded(data.pixels), data.labels, share, 13)
     first, second = (torch.load(parallel / f"{rank}.pt", weights_only=True) for rank in range(2))
     for parameter, a, b in zip(alone.network.parameters(), first, second, strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a, parameter.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_train_to_the_end_and_write_once(parallel):
     assert len(json.loads((parallel / "a" / "result.json").read_text())["test"]) == 1
     assert len((parallel / "a" / "0" / "log.jsonl").read_text().splitlines()) == 2
-    assert torch.load(parallel / "a" / "0" / "last.pt", weights_only=True)["course"]["processes"] == 2
+    assert torch.load(parallel / "a" / "0" / "last.pt", weights_only=True)["fingerprint"]["processes"] == 2
 
 
 def test_synchronised_normalisation_is_for_cuda():
     with pytest.raises(InputError, match="--sync_bn works on CUDA only"):
-        Training(Recipe(**SMALL, sync_bn=True), darts.NAMED["DARTS_V2"], 0, Place(torch.device("cpu"), 0, 2))
+        Training(CifarRecipe(**SMALL, sync_bn=True), darts.NAMED["DARTS_V2"], 0,
+                 Worker(torch.device("cpu"), 0, 2))
 
 
-# Seeds side by side ---------------------------------------------------------------------------------------------------
+# Seeds side by side -----------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_seeds_in_processes_of_their_own_end_in_the_same_weights(tmp_path, run, whole):
     result = run(tmp_path / "a", "--seeds", "0-1", "--jobs", "2")
     assert result["seeds"] == [0, 1] and same(weights(tmp_path / "a" / "0"), weights(whole / "0"))

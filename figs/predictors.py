@@ -1,0 +1,132 @@
+"""Draws predictors compared: Kendall's tau ± standard deviation over the seeds, against the number of labels.
+
+    python -m figs.predictors --records "results/predictor_*.json"
+
+draws one picture per record of benchmarks/predictor.py, results/predictor_tnasp.png and so on.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from textwrap import fill
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from figs.curve import COLOURS
+from figs.layered import apart
+from figs.style import FAINT, INK, PAPER, save
+from runtime.errors import InputError, main_guard
+from runtime.log import output
+from runtime.settings import parse, setting
+
+CURVES = 6  # per panel: more cannot be told apart
+PRIORITY = (  # order of the methods, so that the first of them fill the first panel
+    "ours", "scratch_tuned", "npnas", "gat", "xgboost", "gates", "path_mlp",
+    "ours_scratch", "ensemble", "ensemble_scratch", "gat_pretrained", "gat_frozen")
+MARKERS = "osD^vP"
+POINTS, LINE = 9, 0.17  # of text; inches from one label to the next
+TITLE = 60  # characters per panel
+SHIFT = 1.02  # factor on x from one curve to the next, so that no error bar hides another
+LEADER = {"arrowstyle": "-", "lw": 0.7, "ls": (0, (1, 2)), "relpos": (0, 0.5)}  # from a curve to its label
+
+
+class Curve(NamedTuple):
+    method: str
+    sizes: np.ndarray  # int[G] labels, ascending
+    mean: np.ndarray  # float[G] tau
+    std: np.ndarray  # float[G]
+
+
+def plot(report: Mapping, path: str | Path) -> None:
+    """Writes the picture of a record (results/predictor_*.json), atomically; its suffix is its format."""
+    save(figure(report), path, dpi=160)
+
+
+def figure(report: Mapping) -> Figure:
+    """Draws panels of at most six curves side by side; each but the first repeats the first curve in grey."""
+    panels = panels_of(curves_of(report))
+    picture = Figure(figsize=(1.4 + 4.4 * len(panels), 4.2), facecolor=PAPER, layout="constrained")
+    title = fill(f"{report['settings']['space']}: {report['ranked']}", TITLE * len(panels))
+    picture.suptitle(title, x=0.01, ha="left", color=INK, size=11, weight="bold")
+    all_axes = picture.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    all_axes[0].set_ylabel("Kendall's τ", color=INK)
+    colours = [COLOURS, *[(FAINT, *COLOURS[1:])] * (len(panels) - 1)]
+    for axes, curves, palette in zip(all_axes, panels, colours):
+        dress(axes, sorted({record["n_labels"] for record in report["records"]}))
+        for i, (curve, colour, marker) in enumerate(zip(curves, palette, MARKERS)):
+            axes.errorbar(curve.sizes * SHIFT ** (i - len(curves) / 2), curve.mean, curve.std, color=colour,
+                          marker=marker, ms=4.5, lw=1.6, elinewidth=1)
+    picture.draw_without_rendering()  # gives the panels their size, which the labels need
+    for axes, curves, palette in zip(all_axes, panels, colours):
+        label(axes, curves, palette)
+    return picture
+
+
+def curves_of(report: Mapping) -> list[Curve]:
+    """Returns one curve per method, in the order of PRIORITY; other methods follow."""
+    points: dict[str, list[tuple[int, float, float]]] = {}
+    for record in sorted(report["records"], key=lambda record: record["n_labels"]):
+        tau = record["tau"]
+        points.setdefault(record["method"], []).append((record["n_labels"], tau["mean"], tau["std"] or 0))
+    order = [*PRIORITY, *sorted(points.keys() - set(PRIORITY))]
+    return [Curve(method, *map(np.array, zip(*points[method]))) for method in order if method in points]
+
+
+def panels_of(curves: Sequence[Curve]) -> list[list[Curve]]:
+    """Splits the curves into panels; the first curve is in every panel."""
+    first, others, room = curves[0], curves[1:], CURVES - 1
+    return [[first, *others[i:i + room]] for i in range(0, max(len(others), 1), room)]
+
+
+def dress(axes, sizes: Sequence[int]) -> None:
+    axes.set(xscale="log", xlim=(sizes[0] / 1.2, sizes[-1] * 1.2))
+    axes.set_xlabel("labels", color=INK)
+    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(color=FAINT, alpha=0.25, lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors=INK, color=FAINT, labelsize=POINTS, labelleft=True)
+
+
+def label(axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
+    """Writes the name of each curve at the right of the panel, as near to the curve's end as possible."""
+    low, high = axes.get_ylim()
+    line = LINE * axes.figure.dpi * (high - low) / axes.get_window_extent().height  # of tau
+    ends = sorted(zip(curves, colours), key=lambda end: end[0].mean[-1])
+    heights = apart(np.array([curve.mean[-1] for curve, _ in ends]), np.full(len(ends), line), gap=0)
+    for (curve, colour), height in zip(ends, heights):
+        axes.annotate(curve.method, (curve.sizes[-1], curve.mean[-1]), (1.04, height), size=POINTS,
+                      textcoords=axes.get_yaxis_transform(), annotation_clip=False, color=colour,
+                      va="center", weight="bold", arrowprops={**LEADER, "color": colour})
+
+
+# The script -------------------------------------------------------------------------------------------------
+
+@dataclass
+class Config:
+    records: str = setting("results/predictor_*.json", "records, a file or a pattern", role="data")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Draws each picture beside its record."""
+    config = parse(Config, argv, __doc__)
+    paths = [Path(name) for name in sorted(glob(str(Path(config.records).expanduser())))]
+    if not paths:
+        raise InputError(f"--records {config.records}: no such file")
+    for path in paths:
+        try:
+            plot(json.loads(path.read_text()), path.with_suffix(".png"))
+        except (ValueError, LookupError, TypeError):
+            raise InputError(f"--records: {path} is no record of benchmarks/predictor.py") from None
+        output.print(f"written: {path.with_suffix('.png')}", highlight=False)
+
+
+if __name__ == "__main__":
+    main_guard(main)

@@ -1,0 +1,122 @@
+"""Loads pre-trained encoders, and moves them to another space's vocabulary by the names of operations.
+
+K operations of the new vocabulary, D width.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from models.encoders import build_encoder
+from runtime.checkpoint import load_checkpoint
+from runtime.errors import InputError
+from runtime.files import ROOT
+from runtime.log import console
+from runtime.seeding import seeded
+
+ALIKE = (  # the same operation under different names; operations of one name are always the same
+    ("conv3x3-bn-relu", "nor_conv_3x3"),
+    ("conv1x1-bn-relu", "nor_conv_1x1"),
+    ("maxpool3x3", "max_pool_3x3"),
+    ("input", "input1", "input2"))
+ENDS = {"input", "input1", "input2", "output"}  # in every space, so that a match of these means nothing
+OF_OPERATIONS = {"embed_op.weight": 1, "gate": 0}  # weights with one entry per operation: its dimension
+
+
+def load_encoder(source: str, space) -> dict:
+    """Loads the checkpoint of a pre-trained encoder for `space`.
+
+    source: a file, or 'default' for the shipped one with the space's operations. An encoder of another space
+    is moved to the operations of this one (`transfer`), and a line on stderr names the new ones.
+    """
+    path, content = stored_checkpoint(source, space)
+    if isinstance(content["weights"], list):
+        raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
+    return content if content["ops"] == list(space.ops) else moved(content, path, space)
+
+
+def load_encoder_or_predictor(source: str, space) -> dict:
+    """Like `load_encoder`, but accepts a predictor.pt of finetune.py as well.
+
+    The content of one has "members", the weights of its networks, beside those of the encoder that it started
+    from, if any.
+    """
+    path, content = stored_checkpoint(source, space)
+    if not isinstance(content["weights"], list):
+        return load_encoder(source, space)
+    if content["ops"] != list(space.ops):
+        raise InputError(f"{path} is a predictor for {content['space']}, "
+                         f"whose operations are not those of {space.name}")
+    kernel = content.get("kernel")
+    return content | {"members": content["weights"], "weights": kernel and kernel["encoder"]}
+
+
+def stored_checkpoint(source: str, space) -> tuple[Path, dict]:
+    """The file that `source` names, and its content. Raises InputError if it marks cells differently."""
+    shipped = sorted((ROOT / "checkpoints").glob("*.pt")) if source == "default" else [Path(source)]
+    for path in shipped:
+        content = load_checkpoint(path)
+        if content["ops"] == list(space.ops):
+            break
+    else:
+        if source == "default":
+            raise InputError(f"no shipped encoder knows the operations of {space.name}: "
+                             "pre-train one with pretrain.py")
+    marks = content.get("cell_marks", True)
+    if marks != getattr(space, "cell_marks", True):
+        raise InputError(f"{path} was pre-trained with cell_marks = {marks}: give the same flag here")
+    return path, content
+
+
+def moved(content: dict, path: Path, space) -> dict:
+    """Moves a checkpoint to the operations of `space`, and names the new ones on stderr."""
+    try:
+        with seeded(0):
+            content, new = transfer(content, space.ops)
+    except ValueError as error:
+        raise InputError(f"{path} was pre-trained on {content['space']}, for {space.name}: {error}") from None
+    console.print(
+        f"{path}: pre-trained on {content['space']}; new to it are {', '.join(new) or 'no operations'}")
+    return content
+
+
+def origins(names: tuple[str, ...], known: list[str]) -> list[int | None]:
+    """The place in `known` of each operation of `names`, None if it is new."""
+    found = []
+    for name in names:
+        same = {name, *(other for group in ALIKE if name in group for other in group)}
+        alike = [name] * (name in known) + [other for other in known if other in same]
+        found.append(known.index(alike[0]) if alike else None)
+    return found
+
+
+def transfer(checkpoint: dict, names: tuple[str, ...]) -> tuple[dict, list[str]]:
+    """Returns a checkpoint's content for the vocabulary `names`, and which of these operations are new to it.
+
+    A new operation gets initial weights, drawn from torch's own generator. Raises ValueError if all but
+    inputs and outputs are new.
+    """
+    known, places = checkpoint["ops"], origins(names, checkpoint["ops"])
+    if not any(place is not None for name, place in zip(names, places) if name not in ENDS):
+        raise ValueError("no operation of the two is the same")
+    weights = build_encoder(checkpoint["encoder"], len(names)).state_dict()
+    for name, stored in checkpoint["weights"].items():
+        dim = next((dim for end, dim in OF_OPERATIONS.items() if name.endswith(end)), None)
+        weights[name] = (
+            stored if dim is None else moved_weights(weights[name], stored, places, len(known), dim))
+    new = [name for name, place in zip(names, places) if place is None]
+    return checkpoint | {"ops": list(names), "weights": weights}, new
+
+
+def moved_weights(fresh: torch.Tensor, stored: torch.Tensor, places: list[int | None], known: int,
+                  dim: int) -> torch.Tensor:
+    """Copies the entries along `dim` of all operations with a place from `stored` to `fresh`.
+
+    The mask token, which follows the operations in both, is copied, too.
+    """
+    behind = stored.shape[dim] - known
+    pairs = [(i, place) for i, place in enumerate(places) if place is not None]
+    pairs += [(len(places) + i, known + i) for i in range(behind)]
+    to, source = (torch.tensor(index) for index in zip(*pairs))
+    return fresh.index_copy(dim, to, stored.index_select(dim, source))

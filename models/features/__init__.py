@@ -1,0 +1,1 @@
+"""Facts about an architecture that need no label: paths, flow, signature, properties."""

@@ -1,0 +1,211 @@
+"""Analytic properties of architectures, from the graph alone: depth, width, receptive field, cost.
+
+They are targets of the pretext task `properties` (T numbers per vertex) and features of whole cells for any
+predictor. Nothing here reads a label or knows a space: COSTS describes each operation of a vocabulary.
+
+N graphs, V vertices, T numbers per vertex, P numbers per cell. Widths are in channels of the cell's output,
+C; parameters and multiplications (per pixel) in C^2; the reach of a path is the number of pixels by which it
+widens the receptive field. A vertex is dead if every path from an input to an output through it runs over
+`none`: it has parameters, nothing else.
+"""
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+from models.batch import Batch
+from models.features.flow import extremes, turned
+
+CHANNELS = 64  # C, for costs that grow with C and not with C^2
+SMALLEST = 0.01  # costs below a hundredth of a 1x1 convolution are alike in a logarithm
+
+
+class Operation(NamedTuple):
+    """The effect and the cost of an operation."""
+
+    reach: int = 0  # pixels that it adds to the receptive field
+    layers: int = 0  # convolutions, one after the other
+    per_pair: int = 0  # parameters per input and output channel
+    per_channel: int = 0  # parameters per channel
+    window: int = 0  # pixels read per channel and pixel without parameters
+    blocks: bool = False  # nothing passes
+    divided: bool = False  # works on a share of the output's channels: `channel_shares`
+
+
+def separable(k: int, dilation: int = 1, times: int = 1) -> Operation:
+    """Depthwise k x k, then pointwise; `times` in a row."""
+    return Operation(times * dilation * (k - 1), times, per_pair=times, per_channel=times * k * k)
+
+
+COSTS = {
+    "input": Operation(), "input1": Operation(), "input2": Operation(), "output": Operation(),
+    "skip_connect": Operation(), "none": Operation(blocks=True),
+    "conv3x3-bn-relu": Operation(2, 1, per_pair=9, divided=True), "nor_conv_3x3": Operation(2, 1, per_pair=9),
+    "conv1x1-bn-relu": Operation(0, 1, per_pair=1, divided=True), "nor_conv_1x1": Operation(0, 1, per_pair=1),
+    "maxpool3x3": Operation(2, window=9, divided=True),
+    "max_pool_3x3": Operation(2, window=9), "avg_pool_3x3": Operation(2, window=9),
+    "sep_conv_3x3": separable(3, times=2), "sep_conv_5x5": separable(5, times=2),
+    "dil_conv_3x3": separable(3, dilation=2), "dil_conv_5x5": separable(5, dilation=2),
+}
+
+
+def properties(batch: Batch, names: tuple[str, ...]) -> torch.Tensor:
+    """N graphs over the vocabulary `names` -> float[N, V, T], zero at padding.
+
+    The columns are the keys of `vertex_facts`. Raises ValueError if COSTS lacks an operation.
+    """
+    return torch.stack(list(vertex_facts(batch, names).values()), dim=-1)  # [N, V, T]
+
+
+def cell_properties(batch: Batch, names: tuple[str, ...], chunk: int = 16384) -> torch.Tensor:
+    """N graphs over the vocabulary `names` -> float[N, P], equal for isomorphic graphs.
+
+    The columns are the keys of `cell_facts`, for each marked cell in turn (DARTS: the normal, then the
+    reduction cell). Nothing is standardised, and a column may be constant over a space.
+    """
+    cells = range(int(batch.marks.max()) + 1)
+    pieces = []
+    for rows in torch.arange(batch.num_graphs, device=batch.ops.device).split(chunk):
+        piece = batch.rows(rows)
+        of_vertices = vertex_facts(piece, names)
+        facts = [fact for cell in cells for fact in cell_facts(piece, names, of_vertices, cell).values()]
+        pieces.append(torch.stack(facts, dim=-1))  # [n, P]
+    return torch.cat(pieces)
+
+
+def property_targets(batch: Batch, names: tuple[str, ...]) -> torch.Tensor:
+    """float[N, V, T + P]: the `properties` of each vertex beside the `cell_properties` of its graph."""
+    of_cell = cell_properties(batch, names)[:, None] * batch.node_mask[..., None]  # [N, V, P]
+    return torch.cat([properties(batch, names), of_cell], dim=-1)
+
+
+def vertex_facts(batch: Batch, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """{name: float[N, V]}; `before`: on the paths from the inputs to a vertex, `after`: on to the outputs."""
+    does = lookup(batch, names)
+    live = alive(batch, does["blocks"])  # [N, V]
+    adj = batch.adj * live[:, :, None] * live[:, None, :]  # [N, V, V]
+    reaches = downstream(adj)  # [N, V, V]
+    own, projection, work = costs(batch, names)  # [N, V] each
+    facts = {
+        "fan-in": adj.sum(1),
+        "fan-out": adj.sum(2),
+        "ancestors": reaches.sum(1),
+        "descendants": reaches.sum(2),
+        "log width": channel_shares(batch, does["divided"]).log(),
+        "log parameters": logarithm(own + projection),
+        "log work": logarithm(work),
+    }
+    lengths = {"vertices": batch.node_mask.float(), "convolutions": does["layers"],
+               "spatial convolutions": does["layers"] * (does["reach"] > 0), "reach": does["reach"]}
+    weight = torch.stack(list(lengths.values()), dim=-1) * live[..., None]  # [N, V, W]
+    before = extremes(weight, adj)
+    after = (way.flip(1) for way in extremes(weight.flip(1), turned(adj)))
+    for side, ways in (("before", before), ("after", after)):
+        for end, way in zip(("most", "least"), ways):
+            facts |= {f"{end} {what} {side}": value for what, value in zip(lengths, way.unbind(-1))}
+    return {name: fact * batch.node_mask for name, fact in facts.items()} | {"live": live}
+
+
+def cell_facts(batch: Batch, names: tuple[str, ...], facts: dict[str, torch.Tensor], cell: int = 0) -> dict:
+    """{name: float[N]} of the cell that the vertices with the mark `cell` form. facts: the `vertex_facts`."""
+    does, source = lookup(batch, names), batch.is_input.float()
+    mine = (batch.node_mask & (batch.marks == cell)).float()  # [N, V]
+    live = facts["live"] * mine
+    ends = live * (facts["fan-out"] == 0)  # [N, V]
+    own, projection, work = costs(batch, names)  # [N, V] each
+    convolves, looks = does["layers"] > 0, does["reach"] > 0
+
+    def logged(cost):
+        return logarithm((cost * mine).sum(1))  # [N]
+
+    def largest(fact, where=mine):
+        return (fact * where).amax(1)  # [N]
+
+    costly = {
+        "log parameters": logged(own + projection),
+        "log parameters alive": logged((own + projection) * live),
+        "log work": logged(work),
+        "log spatial parameters": logged(own * looks),
+        "log pointwise parameters": logged(own * (convolves & ~looks)),
+        "log projections": logged(projection),
+        "log width": (facts["log width"] * mine).amin(1),
+    }
+    shape = {
+        "vertices": live.sum(1),
+        "edges": (facts["fan-in"] * mine).sum(1),
+        "largest fan-in": largest(facts["fan-in"]),
+        "largest fan-out": largest(facts["fan-out"]),
+        "fan-in of the output": largest(facts["fan-in"], ends),
+        "fan-out of the input": largest(facts["fan-out"], mine * source),
+        "input feeds output": largest((source[:, None] @ batch.adj.float())[:, 0], ends),
+    }
+    ways = {name.removesuffix(" before"): largest(fact, ends)
+            for name, fact in facts.items() if name.endswith(" before")}
+    counts = (F.one_hot(batch.ops.long(), len(names)) * live[..., None]).sum(1)  # [N, K]
+    return costly | shape | ways | {
+        f"number of {name}": count for name, count in zip(names, counts.unbind(-1))}
+
+
+def lookup(batch: Batch, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """{field of Operation: float[N, V]}, zero at padding."""
+    unknown = [name for name in names if name not in COSTS]
+    if unknown:
+        raise ValueError(f"models/features/properties.py does not know what operation {unknown[0]!r} does: "
+                         "add it to COSTS")
+    table = torch.tensor(
+        [COSTS[name] for name in names], dtype=torch.float32, device=batch.ops.device)  # [K, F]
+    fields = table[batch.ops.long()] * batch.node_mask[..., None]  # [N, V, F]
+    return dict(zip(Operation._fields, fields.unbind(-1)))
+
+
+def alive(batch: Batch, blocks: torch.Tensor) -> torch.Tensor:
+    """float[N, V]: 1 at the vertices on some path from an input to an output without a blocking vertex."""
+    ends = batch.is_output & ~batch.is_input  # an input that nobody uses is no output
+    passes = (batch.node_mask & (blocks == 0)).float()  # [N, V]
+    reaches = downstream(batch.adj * passes[:, :, None] * passes[:, None, :])  # [N, V, V]
+    reaches = reaches + torch.diag_embed(passes)  # every vertex from itself
+    fed = (batch.is_input.float()[:, None] @ reaches)[:, 0]  # [N, V]
+    feeding = (reaches @ ends.float()[..., None])[..., 0]  # [N, V]
+    return ((fed > 0) & (feeding > 0)).float()
+
+
+def downstream(adj: torch.Tensor) -> torch.Tensor:
+    """adj [N, V, V] -> bool[N, V, V]: True where a path of at least one edge leads from i to j."""
+    reaches, length = adj.float(), 1  # [N, V, V]: by at most `length` edges
+    while length < adj.shape[-1] - 1:
+        reaches, length = (reaches + reaches @ reaches).clamp_(max=1), 2 * length
+    return reaches > 0
+
+
+def channel_shares(batch: Batch, divided: torch.Tensor) -> torch.Tensor:
+    """float[N, V]: channels of each vertex as a share of the output's; 1 if the operation is undivided.
+
+    In NAS-Bench-101 the predecessors of the output, except the input, divide its channels among them, and an
+    earlier vertex takes the width of the widest that it feeds. So all inner vertices are equally wide
+    (nasbench/lib/model_builder.py, compute_vertex_channels; remainders are ignored).
+    """
+    ends = batch.is_output.float()  # [N, V]
+    share = 1 / ((divided[..., None] * batch.adj).sum(1) * ends).amax(1, keepdim=True).clamp(min=1)  # [N, 1]
+    return torch.where(divided > 0, share, 1.0)
+
+
+def costs(batch: Batch, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Costs of each vertex in C^2, float[N, V] each, without normalisation and additions.
+
+    Parameters of the operation, parameters of its projection, and multiplications per pixel of both. If
+    operations divide the output's channels, an input is projected (1x1) to the width of each vertex that it
+    feeds.
+    """
+    does = lookup(batch, names)
+    width = channel_shares(batch, does["divided"])  # [N, V]
+    own = does["per_pair"] * width**2 + does["per_channel"] * width / CHANNELS  # [N, V]
+    projection = torch.zeros_like(own)
+    if any(COSTS[name].divided for name in names):
+        projection = (batch.is_input.float()[:, None] @ batch.adj.float())[:, 0] * width  # [N, V]
+    return own, projection, own + projection + does["window"] * width / CHANNELS
+
+
+def logarithm(cost: torch.Tensor) -> torch.Tensor:
+    return cost.clamp(min=SMALLEST).log()

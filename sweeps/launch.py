@@ -1,0 +1,258 @@
+"""A sweep over hyper-parameters with NNI: the command of a trial, and the export at the end.
+
+    python nni4nasbench101.py --stage finetune --labels nasbench_only108.tfrecord --trials 20 --concurrency 2
+
+The scripts are nni4nasbench101.py and nni4nasbench301.py; each has its own tables of swept settings.
+"""
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+import os
+import shlex
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from rich.table import Table
+
+import finetune
+import pretrain
+import spaces
+from figs.sweep import plot
+from runtime.errors import InputError
+from runtime.files import write_json, write_text
+from runtime.log import console, output
+from runtime.settings import checked, fingerprint, parse, setting
+from spaces.labels.protocols import RANKING_PROTOCOLS
+from spaces.labels.read import EMBEDDED, default_labels
+from sweeps.experiment import TUNERS, Trial, ask, best_of, experiment, free_port, join, running, watch
+
+ABOUT = """
+A trial is finetune.py or pretrain.py with --param nni. Flags after -- go to every trial. A setting among them
+is fixed, not swept; with --param local:FILE among them, that file gives the settings that are not swept.
+
+The result of a trial is Kendall's tau on validation accuracies of cells that it did not train on: the mean
+over its seeds, or in stage pretrain the tau of the fine-tuning probe at the end. Test accuracy chooses
+nothing. The best tau of a sweep is optimistic, as it was chosen for being high: measure the winner on other
+seeds (trials use seeds from 1000 on, which leaves 0-9 for that).
+
+--outdir gets trials.csv (every trial), best.json (ready for --param local:), trials.png (parallel
+coordinates), result.json, config.json and nni/ (NNI's files, with the folder of each trial). The exit code is
+1 if a trial failed.
+"""
+
+
+class Stage(NamedTuple):
+    script: ModuleType
+    flags: str  # of every trial, before the user's
+
+
+STAGES = {
+    "pretrain": Stage(pretrain, "--seed 1000 --finetune_train_samples 200 --no-tensorboard"),
+    "finetune": Stage(finetune, "--seeds 1000-1001 --model_state_dict default"),
+    "train": Stage(finetune, "--seeds 1000-1001"),
+}
+
+
+@dataclass
+class SweepConfig:
+    """How settings are swept.
+
+    Each script adds the spaces that it sweeps.
+    """
+
+    stage: str = setting(
+        "finetune", "pretrain, finetune (from the shipped encoder) or train (from scratch)", tuple(STAGES),
+        role="data")
+    labels: str = setting(
+        "", "label table that trials train and are measured on (empty = the space's default)", role="data")
+    outdir: str = setting("", "folder of the results (empty = runs/sweep/SPACE/STAGE)", role="output")
+    trials: int = setting(0, "number of trials (0 = the one in --config, or 20)", within=(0, math.inf))
+    concurrency: int = setting(
+        0, "trials at a time (0 = the number in --config, or 1)", within=(0, 1024), role="machine")
+    tuner: str = setting(
+        "", "NNI tuner that proposes settings (empty = the one in --config, which may be any of NNI's, or "
+        "TPE); Anneal needs pip install nni[Anneal]", ("", *TUNERS))
+    seed: int = setting(0, "seed of the tuner", within=(0, 2**31 - 1))
+    training_service: str = setting(
+        "", "where trials run (empty = the one in --config, or local); remote, kubeflow and NNI's others "
+        "take their machines from --config; there, python3 runs a copy of this folder, and --labels is a "
+        "path on those machines", role="machine")
+    duration: str = setting(
+        "", "end the sweep after this time, like 90m or 2h, even if trials are running", role="output")
+    trial_duration: str = setting("", "end a trial after this time", role="output")
+    port: int = setting(
+        8080, "port of NNI's web page; if it or the next is taken, another is used", within=(1024, 65534),
+        role="machine")
+    config: str = setting(
+        "", "NNI experiment YAML of your own; flags beat it, and it beats the table, the command and the "
+        "defaults of this script")
+
+
+# Table: what is swept ---------------------------------------------------------------------------------------
+
+def choice(*values) -> dict:
+    """One of the values."""
+    return {"_type": "choice", "_value": list(values)}
+
+
+def uniform(low: float, high: float) -> dict:
+    return {"_type": "uniform", "_value": [low, high]}
+
+
+def log_uniform(low: float, high: float) -> dict:
+    """Uniform on a logarithmic scale."""
+    return {"_type": "loguniform", "_value": [low, high]}
+
+
+def left_to_sweep(table: dict, script: ModuleType, given: list[str]) -> dict:
+    """The table without the settings that the flags `given` to every trial fix.
+
+    Raises InputError if the script could not take one of the values, or if nothing is left.
+    """
+    fixed = {word[2:].split("=")[0].removeprefix("no-") for word in given if word.startswith("--")}
+    for name, space in table.items():
+        for value in space["_value"]:
+            checked(script.Config, name, value, "search space")
+    left = {name: space for name, space in table.items() if name not in fixed}
+    if not left:
+        raise InputError("the flags after -- fix everything that this stage sweeps")
+    if len(left) < len(table):
+        console.print(f"fixed by a flag, so not swept: {', '.join(name for name in table if name in fixed)}")
+    return left
+
+
+# Launch -----------------------------------------------------------------------------------------------------
+
+def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str] | None = None) -> dict:
+    """Runs the sweep of the flags with the table of its stage; returns the content of result.json."""
+    argv = sys.argv[1:] if argv is None else argv
+    cut = argv.index("--") if "--" in argv else len(argv)
+    config, given = parse(config_class, argv[:cut], about + ABOUT), argv[cut + 1:]
+    stage = STAGES[config.stage]
+    table = left_to_sweep(tables[config.stage], stage.script, given)
+    flags = ["--space", config.space, "--labels", label_source(config), "--protocol", "gmae",
+             *stage.flags.split(), *given]
+    settings = parse(stage.script.Config, flags, "")
+    refuse_test_accuracy(settings)
+    folder = Path(config.outdir or f"runs/sweep/{config.space}/{config.stage}").expanduser().absolute()
+    if (folder / "trials.csv").exists():
+        raise InputError(f"{folder} holds a sweep already: give another --outdir")
+    flags += ["--param", f"{settings.param},nni"]
+    wanted = experiment(config, table, partial(command, stage.script, flags), folder)
+    decided = {"trial_flags": flags, "search_space": wanted.search_space}
+    write_json(folder / "config.json", dataclasses.asdict(config) | decided)
+    with free_port(config.port) as port, running(wanted, port) as sweep:
+        try:
+            state = watch(sweep, wanted.max_trial_number)
+        finally:  # also after Ctrl-C
+            trials = join(ask(sweep.list_trial_jobs))
+            write_csv(folder / "trials.csv", trials)
+    kinds = {name: space.get("_type", "") for name, space in wanted.search_space.items()}
+    return export(config, settings, kinds, trials, state, folder)
+
+
+def label_source(config) -> str:
+    """--labels, or the default table of the space.
+
+    Raises InputError if trials on this machine would not find it.
+    """
+    labels = config.labels or default_labels(spaces.get(config.space))
+    here = not config.config and config.training_service in ("", "local")
+    if here and labels != EMBEDDED and not Path(labels).expanduser().is_file():
+        raise InputError(f"--labels {labels}: no such file")
+    return labels
+
+
+def refuse_test_accuracy(settings) -> None:
+    """Raises InputError if the trials' protocol would rank test accuracies, as a sweep chooses."""
+    protocol = settings.protocol or spaces.get(settings.space).protocol
+    if RANKING_PROTOCOLS[protocol].target == "test":
+        allowed = ", ".join(name for name, protocol in RANKING_PROTOCOLS.items() if protocol.target != "test")
+        raise InputError(f"--protocol {protocol} ranks test accuracy, which must choose nothing: leave it "
+                         f"out, or give one of {allowed}")
+
+
+def command(script: ModuleType, flags: list[str], local: bool, concurrency: int) -> str:
+    """The shell command of a trial, which saves to the folder that NNI gives it."""
+    path = Path(script.__file__)
+    start = [sys.executable, str(path)] if local else ["python3", path.name]
+    if local and "--threads" not in flags:  # trials side by side must not compete for the processors
+        flags = [*flags, "--threads", str(max(1, (os.cpu_count() or 1) // concurrency))]
+    return f'{shlex.join([*start, *flags])} --save "$NNI_OUTPUT_DIR"'
+
+
+# Export -----------------------------------------------------------------------------------------------------
+
+def write_csv(path: Path, trials: list[Trial]) -> None:
+    """Writes one line per trial: parameterId, NNI's name, status, result, seconds, and every parameter."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["parameter_id", "trial", "status", "value", "seconds", *names])
+    for trial in trials:
+        row = (trial.parameter_id, trial.trial, trial.status, trial.value, trial.seconds)
+        lines.writerow([*row, *(trial.parameters.get(name) for name in names)])
+    write_text(path, text.getvalue())
+
+
+def recipe(settings, parameters: dict) -> dict:
+    """The params file of a trial: its parameters, and its other recipe settings that are not default."""
+    config_class = type(settings)
+    stored = {name: value for name, value in fingerprint(settings, roles=("recipe",)).items()
+              if value != getattr(config_class, name)}
+    return stored | {name: checked(config_class, name, value, "NNI") for name, value in parameters.items()}
+
+
+def export(config, settings, kinds: dict[str, str], trials: list[Trial], state: str, folder: Path) -> dict:
+    """Writes best.json, trials.png and result.json, and prints the outcome.
+
+    Exits with code 1 if a trial failed or none has a result. settings: those of a trial without its
+    parameters. kinds: NNI's kind of each parameter. state: NNI's final state.
+    """
+    best, failed = best_of(trials), [trial for trial in trials if trial.failed]
+    winner = best and {"trial": best.trial, "parameter_id": best.parameter_id, "value": best.value}
+    result = {"space": config.space, "stage": config.stage, "labels": settings.labels, "state": state,
+              "trials": len(trials), "failed": len(failed), "best": winner}
+    write_json(folder / "result.json", result)
+    if best:
+        write_json(folder / "best.json", recipe(settings, best.parameters))
+        done = [trial for trial in trials if trial.value is not None]
+        plot([trial.parameters for trial in done], [trial.value for trial in done], folder / "trials.png",
+             f"{config.space}, {config.stage}: {len(done)} trials", kinds)
+        print_best(done, folder)
+    if failed:
+        console.print(
+            f"{len(failed)} of {len(trials)} trials failed; the first: {last_words(failed[0].folder)}")
+    if state == "ERROR" or not best:
+        console.print(f"NNI ended in state {state} {'with a' if best else 'without'} result; its logs: "
+                      f"{folder / 'nni'}")
+    if failed or state == "ERROR" or not best:
+        sys.exit(1)
+    return result
+
+
+def last_words(folder: Path) -> str:
+    """The last line that a trial wrote to stderr."""
+    path = folder / "trial.stderr"
+    lines = path.read_text().split("\n") if path.exists() else []
+    return next(
+        (line.strip() for line in reversed(lines) if line.strip()), f"nothing on stderr, see {folder}")
+
+
+def print_best(trials: list[Trial], folder: Path, most: int = 5) -> None:
+    table = Table("tau", "trial", "parameters", title=f"the best of {len(trials)} trials with a result")
+    for trial in sorted(trials, key=lambda trial: -trial.value)[:most]:
+        settings = " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                            for name, value in trial.parameters.items())
+        table.add_row(f"{trial.value:.4f}", trial.trial, settings)
+    output.print(table)
+    output.print(
+        f"written: {folder / 'best.json'} (--param local:{folder / 'best.json'}), trials.csv, trials.png\n"
+        "The best tau was chosen for being high: measure it again on seeds 0-9.")

@@ -1,0 +1,23 @@
+"""NNI's TPE for trials that run side by side; loaded by NNI's own process, see sweeps/experiment.py."""
+from __future__ import annotations
+
+from nni.algorithms.hpo.tpe_tuner import TpeTuner
+
+
+class TPE(TpeTuner):
+    """Tree-structured Parzen estimator (Bergstra et al. 2011).
+
+    NNI 3.0 gives a trial the next parameters in the queue when it asks for them, but reports its end under
+    those that it was started for. Two trials that start together often ask in the other order; NNI's TPE then
+    forgets parameters that are still being tried, fails at their result, and the sweep hangs. This one
+    forgets at the result alone. While a trial runs, its parameters count as bad as the worst so far: new ones
+    keep away from them, and from those that failed.
+    """
+
+    def __init__(
+        self, optimize_mode: str = "maximize", seed: int | None = None, tpe_args: dict | None = None
+    ):
+        super().__init__(optimize_mode, seed, {"constant_liar_type": "worst"} | (tpe_args or {}))
+
+    def trial_end(self, parameter_id, success, **kwargs):
+        """Ignores the report, which may be of another trial's end."""
