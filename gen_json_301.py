@@ -76,7 +76,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         "xgb_v1.0 of the official models (python -m spaces.download nasbench301) (default: no labels)")
     parser.add_argument(
         "--noise", type=float, nargs="?", const=True, metavar="STD",
-        help=f"add seeded normal noise of this standard deviation, percent (without STD: that of xgb_v1.0's "
+        help="add seeded normal noise of this standard deviation, percent (without STD: that of xgb_v1.0's "
         f"members for each cell, as in the benchmark; {SEED_STD} for YAHPO, which predicts none)")
     args = parser.parse_args(argv)
     if args.n < 1 or args.seed < 0:

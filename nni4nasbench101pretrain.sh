@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Search hyper-parameters of pre-training on NAS-Bench-101 with NNI; --help says how.
+# Search hyper-parameters of pre-training on NAS-Bench-101 with NNI; --help lists the flags.
 set -euo pipefail
 source "$(dirname "$0")/scripts/setup.sh"
 in_environment nni4nasbench101.py --stage pretrain "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Search hyper-parameters of training from scratch on NAS-Bench-201 with NNI; --help says how.
+# Search hyper-parameters of training from scratch on NAS-Bench-201 with NNI; --help lists the flags.
 set -euo pipefail
 source "$(dirname "$0")/scripts/setup.sh"
 in_environment nni4nasbench101.py --space nasbench201 --stage train "$@"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Search hyper-parameters of fine-tuning on NAS-Bench-301 with NNI; --help says how.
+# Search hyper-parameters of fine-tuning on NAS-Bench-301 with NNI; --help lists the flags.
 set -euo pipefail
 source "$(dirname "$0")/scripts/setup.sh"
 in_environment nni4nasbench301.py --stage finetune "$@"

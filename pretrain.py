@@ -133,8 +133,7 @@ def main(argv: list[str] | None = None) -> float:
     if config.export and Path(config.export).is_dir():
         raise InputError(f"--export {config.export} is a folder: name a file")
     if (folder / "last.pt").exists() and not config.resume:
-        raise InputError(
-            f"{folder} holds a run already: go on with --resume or give another --save")
+        raise InputError(f"{folder} holds a run already: go on with --resume or give another --save")
     space = spaces.get(config.space, config.cell_marks)
     table = Batch.of(architectures(config, space)).to(device)
     with console.status("computing the targets of the pretext tasks"):

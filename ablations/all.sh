@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every ablation in one go: settings that several share are computed once, and each table comes as soon as it is done.
+# Every ablation at once: shared settings are computed once, and each table is printed as soon as it is done.
 #
-#   LABELS=nasbench101.csv.gz LABELS301=nasbench301_yahpo.onnx bash ablations/all.sh       -h lists the settings
+#   LABELS=nasbench101.csv.gz LABELS301=nasbench301_yahpo.onnx bash ablations/all.sh     -h lists the settings
 
 source "$(dirname "$0")/common.sh"
 LABELS=${LABELS:+$(absolute "$LABELS")} LABELS301=${LABELS301:+$(absolute "$LABELS301")}

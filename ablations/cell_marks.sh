@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# What it is worth to mark the vertices of a DARTS cell as normal or reduction. Without marks the two could be swapped.
+# The value of marking the vertices of a DARTS cell as normal or reduction; without marks, the two cells could
+# be swapped.
 #
-#   LABELS=nasbench301_yahpo.onnx bash ablations/cell_marks.sh       the YAHPO surrogate; -h lists the settings
+#   LABELS=nasbench301_yahpo.onnx bash ablations/cell_marks.sh      the YAHPO surrogate; -h lists the settings
 
 source "$(dirname "$0")/common.sh"
 ours301 100,500

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What it is worth that our encoder tells forward from backward.
+# The value of telling forward from backward edges, in our encoder.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/direction.sh            -h lists the settings
 

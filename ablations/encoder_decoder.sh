@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Which network, each with the paper's settings and its encoder frozen. The transformer is ours: its attention knows how far
-# apart two vertices are, its readout which of them are outputs. Without direction it comes nearest to the paper's.
+# The network of the encoder, each with the paper's settings and frozen. The transformer is ours: its
+# attention sees the distance of two vertices, its readout the outputs. Without direction it is closest to the
+# paper's.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/encoder_decoder.sh      -h lists the settings
 

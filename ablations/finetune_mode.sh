@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How to fine-tune the paper's GAT: all of it from the pre-trained weights, all of it from scratch, or its head alone.
+# Fine-tuning of the paper's GAT: all of it from the pre-trained weights, all from scratch, or its head alone.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/finetune_mode.sh        -h lists the settings
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The same on NAS-Bench-301. The paper's numbers are for xgb_v1.0 with noise; what labels here stands below the table.
+# Fine-tuning of the paper's GAT on NAS-Bench-301: end to end, from scratch, or its head alone. The paper's
+# numbers are for xgb_v1.0 with noise; the labels used here are named below the table.
 #
-#   LABELS=nasbench301_yahpo.onnx bash ablations/finetune_mode_301.sh      the YAHPO surrogate; -h lists the settings
+#   LABELS=nasbench301_yahpo.onnx bash ablations/finetune_mode_301.sh   the YAHPO surrogate; -h lists settings
 
 source "$(dirname "$0")/common.sh"
 paper301 100,200,500,1000

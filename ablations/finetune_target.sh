@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which loss to fine-tune with: the pairwise BPR, hinge, or squared error, with the paper's GAT and its encoder frozen.
+# The loss of fine-tuning: pairwise BPR, hinge, or squared error, with the paper's GAT and its encoder frozen.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/finetune_target.sh      -h lists the settings
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How many of a cell's operations to hide, with the paper's GAT and its encoder frozen. A mask hides an exact number, at least
-# one, so 5 % and 15 % of at most 7 vertices are the same here; the paper's masks vary.
+# The share of masked operations in a cell, with the paper's GAT and its encoder frozen. A mask hides an exact
+# number, at least one, so 5 % and 15 % of at most 7 vertices are the same here; the paper's masks vary.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/masking_ratio.sh        -h lists the settings
 

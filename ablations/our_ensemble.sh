@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# How many networks a predictor needs, with kernel regression for a fifth of its score and without.
+# The number of networks in our predictor, with a Gaussian process (kernel regression) for a fifth of its
+# score and without.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/our_ensemble.sh         -h lists the settings
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What each of our pretext tasks is worth: all of the default, each left out, each alone, and one more (edges).
+# The value of each of our pretext tasks: all default tasks, each left out, each alone, and one more (edges).
 #
 #   LABELS=nasbench101.csv.gz bash ablations/our_pretext.sh          -h lists the settings
 

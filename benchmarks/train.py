@@ -47,7 +47,7 @@ class Config(CifarRecipe):
 
 def main(argv: list[str] | None = None) -> dict:
     config = parse(Config, argv, __doc__)
-    # the whole input pipeline, and no random paths, so that both networks are the same
+    # the whole input pipeline, and no drop-path, so that both sides train the same network
     config = dataclasses.replace(config, cutout=16, drop_path_prob=0.0)
     device = choose_device(config.device, config.threads)
     data = read_images(config.data, "train")[:config.images]

@@ -22,7 +22,7 @@ import numpy as np
 from runtime.errors import InputError
 from spaces.base import Graphs
 
-Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # cell: 8 (operation, node)
+Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # cell: 8 x (operation, node)
 
 OPERATIONS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
               "dil_conv_5x5")

@@ -24,7 +24,7 @@ class StrategySettings:
         6, "ae, bo: edits from a parent to a mutant, at most; more than one only if closer mutants run out",
         within=(1, math.inf))
     population: int = setting(
-        20, "ae, re: size of the population, which is the latest queries", within=(1, math.inf))
+        20, "ae, re: size of the population, made of the latest queries", within=(1, math.inf))
     tournament: int = setting(
         5, "ae, re: size of the tournament whose winner becomes a parent", within=(1, math.inf))
     acquisition: str = setting(
@@ -60,8 +60,7 @@ class CandidatePool:
     def __init__(self, space: Space, covers: Callable[[str], bool], keys: Sequence[str] | None):
         """keys: all that the oracle covers, if they can be listed; if None, `covers` alone decides."""
         self.space, self._covers, self._taken = space, covers, set()
-        # a dict keeps the order and drops a key in O(1)
-        self._listed = None if keys is None else dict.fromkeys(keys)
+        self._listed = None if keys is None else dict.fromkeys(keys)  # ordered; drops a key in O(1)
 
     @property
     def left(self) -> float:

@@ -65,7 +65,7 @@ class Cell:
 
 
 def _checked(matrix: Any, ops: Any) -> tuple[list[list[int]], tuple[str, ...]]:
-    """The n rows of the matrix and the n names; raises InputError if they can be no cell before pruning."""
+    """Checks a matrix and names before pruning; returns n rows and n names, or raises InputError."""
     fault = "NAS-Bench-101 cell: "
     try:
         matrix = np.asarray(matrix)

@@ -29,7 +29,7 @@ from spaces.nasbench101.md5 import md5
 OPS = ("input", "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3", "output")
 LABELS = (-1, 0, 1, 2, -2)  # the number of each of OPS inside the module hash
 MAX_VERTICES, MAX_EDGES = 7, 9
-CELL = np.dtype([("hash", "u1", 16), ("edges", "<u4"), ("ops", "u1", MAX_VERTICES)])  # row; 0 pads ops
+CELL = np.dtype([("hash", "u1", 16), ("edges", "<u4"), ("ops", "u1", MAX_VERTICES)])  # a row; 0 pads ops
 SHA256 = "73b0fb33dae06b3c8cbc6ac7efd8c0b96047a21b5064ea969e4302cf05f416ed"  # of the table, on any machine
 CACHE_FILE = "nasbench101.bin"  # the bytes of the table, nothing else
 HASH_BATCH = 32768  # cells hashed at a time: long vectors in little memory

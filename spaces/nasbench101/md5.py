@@ -10,7 +10,7 @@ CHUNK = 8192  # messages at a time: the working arrays of 32 KiB then stay in th
 
 INITIAL = np.array([0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476], np.uint32)  # [4]
 SINES = np.floor(2.0 ** 32 * np.abs(np.sin(np.arange(1, 65)))).astype(np.uint32)  # [64]
-ROTATIONS = ((7, 12, 17, 22), (5, 9, 14, 20), (4, 11, 16, 23), (6, 10, 15, 21))  # per round, repeating
+ROTATIONS = ((7, 12, 17, 22), (5, 9, 14, 20), (4, 11, 16, 23), (6, 10, 15, 21))  # per round, repeated
 WORD_STRIDES = ((1, 0), (5, 1), (3, 5), (7, 0))  # step s of a round reads word (stride · s + offset) mod 16
 MIXERS = (lambda b, c, d: d ^ (b & (c ^ d)), lambda b, c, d: c ^ (d & (b ^ c)),
           lambda b, c, d: b ^ c ^ d, lambda b, c, d: c ^ (b | ~d))

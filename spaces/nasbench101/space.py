@@ -183,7 +183,7 @@ def _drawing(arch: Cell, rng: np.random.Generator) -> tuple[list[list[int]], lis
         return list(map(list, arch.matrix)), list(arch.ops)
     inner = rng.permutation(last - 1)[:len(arch.ops) - 2] + 1  # choice() takes twice as long
     places = [0, *sorted(inner.tolist()), last]
-    matrix = [[0] * MAX_VERTICES for _ in range(MAX_VERTICES)]  # small arrays take four times as long
+    matrix = [[0] * MAX_VERTICES for _ in range(MAX_VERTICES)]  # lists: small arrays take four times as long
     ops = [INPUT, *(INNER[op] for op in rng.integers(len(INNER), size=MAX_VERTICES - 2)), OUTPUT]
     for place, op, row in zip(places, arch.ops, arch.matrix):
         ops[place] = op

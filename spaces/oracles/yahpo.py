@@ -43,8 +43,8 @@ class YahpoOracle(Surrogate):
 
     def query_many(self, numbers: np.ndarray) -> Answers:
         codes = self.encode(numbers)  # [N, 34]
-        # one row per call
-        out = [self._session.run(None, self._feed(codes[i:i + 1]))[0][0] for i in range(len(codes))]
+        out = [self._session.run(None, self._feed(codes[i:i + 1]))[0][0]  # one row per call
+               for i in range(len(codes))]
         val, cost = np.array(out, np.float32).reshape(-1, 2).T  # [N] each
         return Answers(val, cost, None)
 
