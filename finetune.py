@@ -32,7 +32,7 @@ from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_pred
 from runtime.errors import InputError, main_guard
 from runtime.files import write_json, write_text
 from runtime.log import Log, mean_std, output, progress_bar
-from runtime.seeding import choose_device
+from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import parse, parse_seeds, part, report_to_sweep, setting
 from spaces import Space
 from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
@@ -40,7 +40,7 @@ from spaces.labels.read import Labels, read_labels
 
 
 @dataclass
-class Config(PredictorRecipe):
+class Config(PredictorRecipe, DeviceSettings):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     save: str = setting(
         "runs/finetune/default", "folder for result.json, predictor.pt, config.json and log.jsonl",
@@ -69,8 +69,6 @@ class Config(PredictorRecipe):
         role="data")
     cell_marks: bool = setting(
         True, "DARTS spaces: mark vertices as normal or reduction cell (off = the paper's graph)")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(0, "CPU threads of torch (0 = torch's choice)", role="machine")
     score: str = setting(
         "", "score the cells in this text file, one per line, with --predictor, and stop", role="output")
     predictor: str = setting("", "predictor.pt of an earlier run, for --score", role="output")

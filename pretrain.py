@@ -37,7 +37,7 @@ from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import InputError, main_guard
 from runtime.files import write_json
 from runtime.log import Log, console, output, progress_bar
-from runtime.seeding import choose_device, mix, rng_state, seeded, set_rng_state
+from runtime.seeding import DeviceSettings, choose_device, mix, rng_state, seeded, set_rng_state
 from runtime.settings import check_same, fingerprint, parse, report_to_sweep, setting
 from spaces import Space
 from spaces.base import Graphs
@@ -48,7 +48,7 @@ SAVE_SECONDS = 60  # at most between two checkpoints
 
 
 @dataclass
-class Config:
+class Config(DeviceSettings):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     save: str = setting(
         "runs/pretrain/default", "folder for last.pt, config.json, log.jsonl and TensorBoard curves",
@@ -120,8 +120,6 @@ class Config:
     export: str = setting(
         "", "file for the bare encoder (no optimiser, no heads), written at the end", role="output")
     tensorboard: bool = setting(True, "write TensorBoard curves", role="output")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(0, "CPU threads of torch (0 = torch's choice)", role="machine")
 
 
 def main(argv: list[str] | None = None) -> float:

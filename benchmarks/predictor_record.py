@@ -81,15 +81,15 @@ def show(report: dict, chosen: list[dict]) -> None:
         if method == first:
             table.add_section()
         table.add_row(
-            str(n), method, said(record["tau"]), gains.get((method, n), ""),
+            str(n), method, tau_text(record), gains.get((method, n), ""),
             *(f"{record[name]['mean']:.3f}" for name in MEASURES[1:]),
             f"{record['seconds']['fit'] / len(find(report, method, n)['seeds']):.1f}",
             str(record["n_ranked"]), str(len(record["seeds"])))
     output.print(table)
 
 
-def said(values: dict) -> str:
-    return plus_minus(values["mean"], values["std"])
+def tau_text(record: dict) -> str:
+    return plus_minus(record["tau"]["mean"], record["tau"]["std"])
 
 
 def interval(gain: dict) -> str:

@@ -25,17 +25,18 @@ from rich.table import Table
 import spaces
 from benchmarks import predictor
 from benchmarks.baselines import SHIPPED
-from benchmarks.predictor_record import find, only, said
+from benchmarks.predictor_record import find, only, tau_text
 from runtime.errors import InputError, main_guard
 from runtime.files import write_json
 from runtime.log import command_line, output
+from runtime.seeding import DeviceSettings
 from runtime.settings import parse, parse_seeds, setting
 
 COLUMNS = {"ours": "own", "ours_scratch": "scratch"}  # method: its name here; the others keep theirs
 
 
 @dataclass
-class Config:
+class Config(DeviceSettings):
     targets: str = setting(
         "", "SPACE=TABLE or SPACE/DATASET=TABLE, a comma list; TABLE as for finetune.py --labels",
         role="data")
@@ -48,9 +49,6 @@ class Config:
         role="output")
     out: str = setting("results/transfer.json", "file of the JSON record", role="output")
     jobs: int = setting(1, "processes", within=(1, 64), role="machine")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(
-        0, "CPU threads of torch (0 = torch's choice, or one if there are several --jobs)", role="machine")
 
 
 class Target(NamedTuple):
@@ -120,7 +118,7 @@ def show(report: dict) -> None:
     for target in report["targets"]:
         for n in dict.fromkeys(row["n_labels"] for row in target["rows"]):
             rows = {row["method"]: row for row in target["rows"] if row["n_labels"] == n}
-            values = (said(rows[column]["tau"]) if column in rows else "" for column in columns)
+            values = (tau_text(rows[column]) if column in rows else "" for column in columns)
             first = next(iter(rows.values()))
             table.add_row(target["target"], str(n), *values, str(first["n_ranked"]), str(len(first["seeds"])))
     output.print(table)

@@ -30,7 +30,7 @@ from runtime.checkpoint import load_checkpoint, save_checkpoint
 from runtime.errors import InputError
 from runtime.files import write_json
 from runtime.log import Log
-from runtime.seeding import device_name, mix, seeded
+from runtime.seeding import DeviceSettings, device_name, mix, seeded
 from runtime.settings import check_same, fingerprint, setting
 
 AT_ONCE = 500  # images per batch of an evaluation
@@ -41,8 +41,11 @@ class Diverged(InputError):
 
 
 @dataclass
-class CifarRecipe:
-    """How a network is built and trained. The defaults are those of DARTS (Liu et al., ICLR 2019)."""
+class CifarRecipe(DeviceSettings):
+    """How a network is built and trained.
+
+    The defaults are those of DARTS (Liu et al., ICLR 2019).
+    """
 
     epochs: int = setting(600, "passes over the training images", within=(1, 10**6))
     batch_size: int = setting(
@@ -71,8 +74,6 @@ class CifarRecipe:
         3.0, "minutes between two checkpoints, at most; every epoch ends with one, too",
         within=(0, math.inf), role="output")
     tensorboard: bool = setting(True, "write TensorBoard curves", role="output")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
-    threads: int = setting(0, "CPU threads of torch; 0 = torch's choice", role="machine")
 
 
 class Worker(NamedTuple):
@@ -96,7 +97,9 @@ class Training:
                 raise InputError("--sync_bn works on CUDA only: leave it out, "
                                  "each process then normalises its own share")
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        # Channels last, oneDNN of torch 2.14 corrupts the heap on some CPUs if there are 2 or 3 channels.
+        broken = self.device.type == "cpu" and recipe.init_channels < 4
+        layout = torch.channels_last if recipe.channels_last and not broken else torch.contiguous_format
         self.network = self.model = network.to(self.device, memory_format=layout)
         if worker.ranks > 1:  # all processes keep the first one's running means
             self.model = nn.parallel.DistributedDataParallel(network)

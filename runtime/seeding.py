@@ -2,11 +2,23 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from runtime.errors import InputError
+from runtime.settings import setting
+
+
+@dataclass
+class DeviceSettings:
+    """The machine."""
+
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps", role="machine")
+    threads: int = setting(
+        0, "CPU threads of torch (0 = torch's choice, or a share of it if there are several processes)",
+        role="machine")
 
 
 def choose_device(name: str, threads: int) -> torch.device:

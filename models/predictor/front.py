@@ -25,7 +25,7 @@ from models.checkpoint import load_encoder
 from models.predictor.blend import BlendedPredictor
 from models.predictor.file import load_predictor, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells
-from models.predictor.gaussian_process import kernel_features
+from models.predictor.gaussian_process import REFERENCE, kernel_features
 from runtime.errors import InputError
 from runtime.seeding import choose_device
 
@@ -55,17 +55,15 @@ class Predictor:
                              f"accuracies, at least 2; these are {label.shape}")
         device, recipe = choose_device("auto", 0), PredictorRecipe()
         checkpoint = load_encoder(encoder, space) if encoder else None
-        table = Batch.of(space.encode(values(space, architectures))).to(device)
+        # Unlabelled cells of the space, behind the labelled ones: their scores and distances set the scales.
+        anywhere = space.sample(REFERENCE, np.random.default_rng(0))
+        table = Batch.of(space.encode([*values(space, architectures), *anywhere])).to(device)
         rows = np.tile(np.arange(len(label)), (seeds, 1))  # [S, n]
         examples = Examples(table, rows, label[rows], list(range(seeds)))
         blended = fit_predictor(recipe, space.ops, checkpoint, examples)
         about = {
-            "space": space.name,
-            "cell_marks": getattr(space, "cell_marks", True),
-            "ops": list(space.ops),
-            "encoder": encoder_of(recipe, checkpoint),
-            "start": checkpoint and checkpoint["weights"],
-        }
+            "space": space.name, "cell_marks": getattr(space, "cell_marks", True), "ops": list(space.ops),
+            "encoder": encoder_of(recipe, checkpoint), "start": checkpoint and checkpoint["weights"]}
         return cls(space, blended, about)
 
     def score(self, architectures: Sequence[Any]) -> np.ndarray:
