@@ -172,7 +172,7 @@ class GRACE(TwoViews):
     def loss(self, encoder, batch, views, one):
         h = encoder(*together(views))  # [2B, V, D]
         first, second = self.project(h[one.repeat(2, 1)]).chunk(2)  # [B, P] each
-        same = alike(batch).repeat(1, 2)  # [B, 2B]: the anchor is no negative of itself
+        same = alike(batch).repeat(1, 2)  # [B, 2B]: no anchor is its own negative
         there = info_nce(first, torch.cat([second, first]), same, self.settings.temperature)
         back = info_nce(second, torch.cat([first, second]), same, self.settings.temperature)
         return (there + back) / 2
