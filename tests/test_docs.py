@@ -14,7 +14,7 @@ from runtime.settings import Parser, parse
 from sweeps.launch import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("docs/*.md")])
 SHELL_WORDS = {"source", "export", "cd", "pip", "git"}  # commands that are none of ours
 
 
