@@ -9,16 +9,16 @@ import numpy as np
 import gen_json_301
 from ablations.grid import Grid
 from ablations.jobs import content, digest
-from finetune import Config
 from runtime.errors import InputError
 from runtime.files import write_text
 from spaces import get
 from spaces.labels.read import Labels, read_labels
 
 
-def table(grid: Grid, config: Config, out: Path) -> str:
+def table(grid: Grid, config, out: Path) -> str:
     """The --labels of finetune.py: grid.labels itself, or a file made once in the folder `out`.
 
+    config: finetune.py's, as far as all settings of the grid share it.
     From a larger table, grid.cells of the cells with a validation accuracy are drawn uniformly, the same for
     all settings; other cells are left out. A surrogate (.onnx, or a folder) labels as many random cells.
     """
