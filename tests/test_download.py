@@ -219,7 +219,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
     ("a.tar.gz", tarred((link("inside", "../outside"), b"")), "neither file nor folder"),
     ("a.tar.gz", tarred((tarfile.TarInfo("one"), CONTENT))[:-500], "damaged archive"),
     ("a.zip", b"no archive", "damaged archive"),
-], ids=["zip up", "zip root", "zip backslash", "tar up", "tar link", "tar cut", "no zip"])  # archives hold the time
+], ids=["zip up", "zip root", "zip backslash", "tar up", "tar link", "tar cut", "no zip"])  # not bytes
 def test_a_hostile_or_damaged_archive_leaves_no_folder(server, tmp_path, name, content, message):
     root = tmp_path / "root"
     with pytest.raises(InputError, match=message):
