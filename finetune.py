@@ -24,13 +24,12 @@ from rich.table import Table
 
 import spaces
 from models.batch import Batch
-from models.checkpoint import load_encoder_or_predictor
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor.blend import BlendedPredictor
-from models.predictor.file import load_predictor, save_predictor
+from models.predictor.file import load_encoder_or_predictor, load_predictor, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells, steps
 from runtime.errors import InputError, main_guard
-from runtime.files import write_json, write_text
+from runtime.files import path_of, write_json, write_text
 from runtime.log import Log, mean_std, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import parse, parse_seeds, part, report_to_sweep, setting
@@ -82,7 +81,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     protocol, source = config.protocol or space.protocol, config.model_state_dict
     checkpoint = load_encoder_or_predictor(source, space) if source else None
     labels = read_labels(config.labels, space, config.dataset, config.run)
-    seeds, folder = parse_seeds(config.seeds), Path(config.save).expanduser()
+    seeds, folder = parse_seeds(config.seeds), path_of(config.save)
     write_json(folder / "config.json", dataclasses.asdict(config))
 
     started = time.time()
@@ -180,7 +179,7 @@ def score_file(config: Config, device: torch.device) -> None:
         raise InputError(f"--out {config.out}: the name must end in .csv or .jsonl")
     content, predictor = load_predictor(config.predictor)
     space = spaces.get(content["space"], content.get("cell_marks", True))
-    lines = read_cells(Path(config.score).expanduser(), space)
+    lines = read_cells(path_of(config.score), space)
     scores = score_cells(
         predictor.to(device), Batch.of(space.encode([cell.arch for cell in lines])).to(device)).mean(0)
     ranked = [{"rank": rank, "score": float(scores[i]), "line": lines[i].number,
@@ -191,7 +190,7 @@ def score_file(config: Config, device: torch.device) -> None:
         table.add_row(str(row["rank"]), f"{row['score']:.4f}", str(row["line"]), row["given"])
     output.print(table)
     if config.out:
-        write_ranked(Path(config.out).expanduser(), ranked)
+        write_ranked(path_of(config.out), ranked)
         output.print(f"written: {config.out}")
 
 

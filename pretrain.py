@@ -14,7 +14,9 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import numpy as np
 import torch
 
@@ -31,14 +33,29 @@ from models.predictor.fit import (
     warm_cosine,
 )
 from models.pretext.regression import target_table
-from models.pretext.tasks import MODEL_TYPES, TASKS, MaskSettings, Pretext, total
+from models.pretext.tasks import MODEL_TYPES, TASKS, MaskSettings, Pretext, need_company, total
 from models.pretext.two_view import ViewSettings
-from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.checkpoint import (
+    load_checkpoint,
+    restore_optimiser,
+    restore_state,
+    restore_weights,
+    save_checkpoint,
+)
 from runtime.errors import InputError, main_guard
-from runtime.files import write_json
+from runtime.files import path_of, write_json
+from runtime.locks import exclusive
 from runtime.log import Log, console, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device, mix, rng_state, seeded, set_rng_state
-from runtime.settings import check_same, fingerprint, parse, report_to_sweep, setting
+from runtime.settings import (
+    by_content,
+    check_same,
+    command_of,
+    fingerprint,
+    parse,
+    report_to_sweep,
+    setting,
+)
 from spaces import Space
 from spaces.base import Graphs
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
@@ -128,22 +145,33 @@ def main(argv: list[str] | None = None) -> float:
     config = parse(Config, argv, __doc__)
     device = choose_device(config.device, config.threads)
     tasks = (MODEL_TYPES[config.model_type],) if config.model_type else parse_tasks(config.tasks)
-    folder = Path(config.save).expanduser()
-    if config.export and Path(config.export).is_dir():
+    folder = path_of(config.save)
+    if config.export and path_of(config.export).is_dir():
         raise InputError(f"--export {config.export} is a folder: name a file")
-    if (folder / "last.pt").exists() and not config.resume:
-        raise InputError(f"{folder} holds a run already: go on with --resume or give another --save")
+    need_company(tasks, config.batch_size)
+    need_free(folder, config)
     space = spaces.get(config.space, config.cell_marks)
-    table = Batch.of(architectures(config, space)).to(device)
+    graphs = architectures(config, space)
+    decided = by_content(fingerprint(config), data=graphs.digest() if config.data else "")
+    table = Batch.of(graphs).to(device)
     with console.status("computing the targets of the pretext tasks"):
         target, target_sizes = target_table(table, tasks, space.ops)
-    run = Run(config, space, new_pretext(config, tasks, target_sizes, len(space.ops)).to(device))
+    run = Run(config, decided, space, new_pretext(config, tasks, target_sizes, len(space.ops)).to(device))
     probe = Probe(config, space, device)
-    if (folder / "last.pt").exists():
-        run.restore(folder / "last.pt")
-    write_json(folder / "config.json", dataclasses.asdict(config))
-    train(run, table, target, probe, folder)
-    return conclude(run, folder)
+    with exclusive(folder, "--save"):
+        need_free(folder, config)  # now that nobody else can begin there
+        if (folder / "last.pt").exists():
+            run.restore(folder / "last.pt")
+        write_json(folder / "config.json",
+                   dataclasses.asdict(config) | {"command": command_of("pretrain.py", config, "save")})
+        train(run, table, target, probe, folder)
+        return conclude(run, folder)
+
+
+def need_free(folder: Path, config: Config) -> None:
+    """Raises InputError if the folder holds a run and --resume is off."""
+    if (folder / "last.pt").exists() and not config.resume:
+        raise InputError(f"{folder} holds a run already: go on with --resume or give another --save")
 
 
 def architectures(config: Config, space) -> Graphs:
@@ -175,11 +203,25 @@ def new_pretext(
         return Pretext(build_encoder(encoder_config(config), operations), tasks, target_sizes, masks, views)
 
 
+class RunFile(TypedDict):
+    """last.pt: what --resume needs beside the bare encoder, by `Run.save`."""
+
+    config: dict[str, Any]
+    pretext: dict[str, torch.Tensor]
+    optimiser: dict[str, Any]
+    step: Annotated[int, msgspec.Meta(ge=1)]
+    losses: list[float]
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+    generator: torch.Tensor
+    rng: dict[str, Any]
+
+
 class Run:
     """A pre-training run: all state that a step changes, and its checkpoint; `step` steps are done."""
 
-    def __init__(self, config: Config, space: Space, pretext: Pretext):
-        self.config, self.space, self.pretext = config, space, pretext
+    def __init__(self, config: Config, decided: dict, space: Space, pretext: Pretext):
+        """decided: the fingerprint of the run."""
+        self.config, self.decided, self.space, self.pretext = config, decided, space, pretext
         self.device = next(pretext.parameters()).device
         self.optimiser = torch.optim.AdamW(
             pretext.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
@@ -234,6 +276,7 @@ class Run:
             path,
             **self.bare_encoder(),
             config=dataclasses.asdict(self.config),
+            decided=self.decided,
             rng=rng_state(),
             pretext=self.pretext.state_dict(),
             optimiser=self.optimiser.state_dict(),
@@ -244,16 +287,30 @@ class Run:
         )
 
     def restore(self, path: Path) -> None:
-        """Reads the state of a checkpoint; raises InputError if it is of another run, device or project."""
-        content = load_checkpoint(
-            path, ("config", "pretext", "optimiser", "step", "losses", "seconds", "generator", "rng"))
-        check_same(content["config"], fingerprint(self.config), path)
+        """Reads the state of a checkpoint; raises InputError if it is of another run, device or project.
+
+        A finished run goes on to more iterations: the learning rate then follows the cosine of the larger
+        number from the step that was reached, so it rises again.
+        """
+        content = load_checkpoint(path, RunFile)
+        stored, config = content.get("decided", content["config"]), self.config
+        step, planned = content["step"], stored.get("iterations")
+        if step == planned and step < config.iterations:
+            stored = stored | {"iterations": config.iterations}
+            console.print(f"{path}: finished after {step} steps; goes on with the learning rate of step "
+                          f"{step} of {config.iterations}")
+        check_same(stored, self.decided, path, {"data": config.data})
         if content["rng"].keys() != rng_state().keys():
             raise InputError(f"{path} was made on another kind of device: resume it with the same --device")
-        self.pretext.load_state_dict(content["pretext"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.generator.set_state(content["generator"])
-        self.step, self.losses, self.seconds = content["step"], content["losses"], content["seconds"]
+        if len(content["losses"]) != step or step > config.iterations:
+            raise InputError(f"{path} is damaged ({step} steps, {len(content['losses'])} losses): start anew "
+                             "in another folder")
+        restore_weights(self.pretext, content["pretext"], path)
+        restore_optimiser(self.optimiser, content["optimiser"], path)
+        restore_state(self.generator.set_state, content["generator"], "the state of the batches", path)
+        with seeded(0):
+            restore_state(set_rng_state, content["rng"], "the state of torch's generators", path)
+        self.step, self.losses, self.seconds = step, content["losses"], content["seconds"]
         self.rng = content["rng"]
 
 
@@ -291,7 +348,7 @@ def conclude(run: Run, folder: Path) -> float:
     """Writes result.json and --export, if given; returns the mean loss of the last tenth."""
     config = run.config
     if config.export:
-        save_checkpoint(Path(config.export).expanduser(), **run.bare_encoder())
+        save_checkpoint(path_of(config.export), **run.bare_encoder())
     write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": run.loss,
                                         "seconds": round(run.seconds, 1)})
     output.print(

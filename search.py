@@ -14,13 +14,12 @@ over the seeds.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,23 +31,35 @@ from figs import curve, draw_cell
 from figs import search as comparison
 from models.checkpoint import load_encoder
 from models.predictor.fit import PredictorRecipe
+from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.executors import Executor, ExecutorSettings, InProcess, compute_all, open_executor
-from runtime.files import whole_lines, write_json
+from runtime.files import path_of, whole_lines, write_json
+from runtime.guarded import checked_json, read_checked
+from runtime.locks import exclusive
 from runtime.log import output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
-from runtime.settings import check_same, fingerprint, parse, parse_seeds, part, setting
+from runtime.settings import (
+    by_content,
+    check_same,
+    command_of,
+    fingerprint,
+    parse,
+    parse_seeds,
+    part,
+    setting,
+)
 from spaces import Space
 from spaces.base import Oracle
 from spaces.labels.text import DATASETS
 from spaces.oracles.table import QueryBudget
 from strategies import STRATEGIES, TWINS
 from strategies.base import CandidatePool, StrategySettings
-from strategies.history import History, best_of, exclusive
+from strategies.history import History, best_of
 from strategies.posterior import PosteriorSettings, SearchPredictor
 from strategies.problem import QUERY_PROTOCOLS, open_benchmark, open_pool, optimum, stop_accuracy
-from strategies.rounds import Chooser, Schedule, run_rounds
-from strategies.summary import compare, notes, print_summary, read_run, summarise, write_curve
+from strategies.rounds import Chooser, RoundLine, Schedule, run_rounds
+from strategies.summary import compare, notes, print_summary, read_best, read_run, summarise, write_curve
 
 
 @dataclass
@@ -149,22 +160,24 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
                      stop_accuracy(oracle, config.stop_at_best))
     source = config.encoder_model_state_dict
     checkpoint = load_encoder(source, space) if source else None
-    folder = Path(config.outdir).expanduser()
-    with exclusive(folder):
-        open_folder(folder, config, oracle.name, checkpoint)
+    folder = path_of(config.outdir)
+    with exclusive(folder, "--outdir", patience=5.0):  # a Ray task may be run again before its worker ends
+        open_folder(folder, config, oracle, checkpoint)
         history = History(folder / "history.jsonl", space, config.N)
         finished = len(history) == config.N or history and best_of(history[:]).validation >= ceiling
         if finished and (folder / "best.json").exists():
-            return json.loads((folder / "best.json").read_text())
+            best = read_best(folder / "best.json", "remove it, and --resume makes it anew")
+            if best["N"] == config.N:  # else it is the result of the shorter search that this one continues
+                return best
         budget = QueryBudget(oracle, config.N)
         budget.spent = len(history)  # answers on the disk are not asked for again
         run_rounds(new_chooser(config, pool, checkpoint, device), history, budget, folder, ceiling, on_query)
         result = describe(config, history, oracle, folder) | {
             "neighbours": pool.neighbours_covered(np.random.default_rng(0))}
-        write_json(folder / "best.json", result)
         write_curve(folder / "curve.csv", history[:], result["chosen_by"], config.N)
         if config.pictures:
             draw(result, history, folder)
+        write_json(folder / "best.json", result)  # last, as it says that all is there
         return result
 
 
@@ -192,7 +205,7 @@ def open_problem(config: Config, executor: Executor) -> tuple[Space, Oracle]:
     space = spaces.get(config.search_space, config.cell_marks)
     machine = {"device": config.device,
                "threads": config.threads or (config.cpus_per_run if config.apart else 0)}
-    folder = Path(config.outdir).expanduser()
+    folder = path_of(config.outdir)
     return space, open_training(part(config, OracleSettings), machine, space, config.seed, folder, executor)
 
 
@@ -207,33 +220,30 @@ def new_chooser(
     return Chooser(schedule, pool, strategy, SearchPredictor(settings, pool.space, checkpoint, device))
 
 
-def open_folder(folder: Path, config: Config, oracle: str, checkpoint: dict | None) -> None:
+def open_folder(folder: Path, config: Config, oracle: Oracle, checkpoint: dict | None) -> None:
     """Writes config.json to the folder.
 
-    Raises InputError if it holds another search, or this one and --resume is off.
+    Raises InputError if it holds another search, or this one and --resume is off. A search may go on to a
+    larger N: its rounds are those of a search that had it from the beginning.
     """
-    path = folder / "config.json"
-    decided = fingerprint(config) | {
-        "oracle": oracle, "encoder_sha256": checkpoint and digest(checkpoint["weights"])}
-    if not path.exists() and not (folder / "history.jsonl").exists():
-        write_json(path, decided)
-        return
-    if not config.resume:
-        raise InputError(f"{folder} holds a search already: go on with --resume or give another --outdir")
-    try:
-        stored = dict(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        raise InputError(
-            f"{path} is missing or damaged, so the search cannot be resumed: give another --outdir") from None
-    check_same(stored, decided, path)
-
-
-def digest(weights: dict[str, torch.Tensor]) -> str:
-    """The SHA-256 of the tensors, in their order."""
-    sha = hashlib.sha256()
-    for value in weights.values():
-        sha.update(value.numpy().tobytes())
-    return sha.hexdigest()
+    path, files = folder / "config.json", ("labels", "data", "budget", "encoder_model_state_dict")
+    decided = by_content(
+        fingerprint(config), labels=oracle.digest, data=None, budget=None,
+        encoder_model_state_dict=checkpoint and weights_digest(checkpoint["weights"]))
+    stored = decided
+    if path.exists() or (folder / "history.jsonl").exists():
+        if not config.resume:
+            raise InputError(
+                f"{folder} holds a search already: go on with --resume or give another --outdir")
+        stored = read_checked(path, dict[str, Any], "the search cannot be resumed: give another --outdir")
+        if "encoder_sha256" in stored:  # by earlier versions
+            weights = stored["encoder_sha256"]
+            stored = by_content(stored, encoder_model_state_dict=weights) | {"oracle": config.oracle}
+        longer = isinstance(stored.get("N"), int) and stored["N"] < config.N
+        check_same(stored | {"N": config.N} if longer else stored, decided, path,
+                   {name: getattr(config, name) for name in files})
+    if stored is decided or stored["N"] < config.N:
+        write_json(path, decided | {"command": command_of("search.py", config, "outdir")})
 
 
 # The report -------------------------------------------------------------------------------------------------
@@ -241,9 +251,11 @@ def digest(weights: dict[str, torch.Tensor]) -> str:
 def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> dict:
     """The content of best.json, except the number of neighbours that a table covers."""
     best, chosen_by = best_of(history[:]), QUERY_PROTOCOLS[config.protocol]
-    events = [json.loads(line) for line in whole_lines(folder / "log.jsonl")]
-    seconds = {
-        name: round(sum(event.get(name, 0) for event in events), 3) for name in ("fit", "score", "query")}
+    log = folder / "log.jsonl"
+    rounds = [checked_json(line, RoundLine, f"{log}:{number}", "remove the line")
+              for number, line in enumerate(whole_lines(log), 1)]
+    seconds = {name: round(sum(getattr(line, name) for line in rounds), 3)
+               for name in ("fit", "score", "query")}
     return {
         "architecture": best.architecture, "key": best.key,
         "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
@@ -292,7 +304,7 @@ def run_all(config: Config, algos: list[str], seeds: list[int]) -> dict:
         raise InputError(f"{begun[0]} holds a search already: go on with --resume or give another --outdir")
     compute_all(config, run, tasks, named)
     runs, folder = ([read_run(Path(task.outdir)) for task in tasks],
-                    Path(config.outdir).expanduser().absolute())
+                    path_of(config.outdir).absolute())
     summary = summarise(runs, folder)
     comparison.plot(compare(runs, summary), folder / "summary.png", TWINS)
     print_summary(summary, folder)
@@ -304,7 +316,7 @@ def single(config: Config, algo: str, seed: int, **changes) -> Config:
 
     The task resumes, so it continues where a lost worker left it.
     """
-    folder = Path(config.outdir).expanduser().absolute() / algo / str(seed)
+    folder = path_of(config.outdir).absolute() / algo / str(seed)
     changes = {
         "search_algo": algo,
         "seed": seed,

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.table import Table
@@ -26,10 +27,12 @@ from cifar.images import Images, fetch_archive, read_images
 from cifar.training import CifarRecipe, Training, Worker, fit
 from runtime.errors import InputError, main_guard
 from runtime.executors import ExecutorSettings, open_executor
-from runtime.files import write_json
+from runtime.files import path_of, write_json
+from runtime.guarded import read_checked
+from runtime.locks import exclusive
 from runtime.log import mean_std, output, plus_minus, progress_bar
 from runtime.seeding import choose_device
-from runtime.settings import parse, parse_seeds, setting
+from runtime.settings import by_content, check_same, command_of, fingerprint, parse, parse_seeds, setting
 from spaces.darts import DARTS, NAMED, Genotype, architecture_of
 
 SPACE = DARTS()
@@ -56,24 +59,53 @@ def main(argv: list[str] | None = None) -> dict | None:
     """Returns the content of result.json; None in all processes but the first."""
     config = parse(Config, argv, __doc__)
     seeds, genotype = parse_seeds(config.seeds), architecture_of(config.arch)
-    folder = Path(config.save).expanduser()
+    folder = path_of(config.save)
     if (folder / "config.json").exists() and not config.resume:
         raise InputError(f"{folder} holds a training already: go on with --resume or give another --save")
     with processes(config) as worker:
-        if worker.rank == 0:
-            if config.download:
-                fetch_archive(config.data)
-            read_images(config.data, "test")  # unpacks an archive, once
+        if worker.rank == 0 and config.download:
+            fetch_archive(config.data)
+        decided = decided_by(config, genotype) if worker.rank == 0 else {}  # unpacks an archive, once
         if worker.ranks > 1:
             distributed.barrier()  # until the images exist and every process has looked for config.json
-        if worker.rank == 0 and not (folder / "config.json").exists():  # --resume may still be refused
-            write_json(folder / "config.json", dataclasses.asdict(config))
-        if config.apart:
-            results = train_apart(config, genotype, seeds)
-        else:
-            data = read_data(config)
-            results = {seed: train_here(config, seed, worker, data) for seed in seeds}
-    return report(config, genotype, results, folder) if worker.rank == 0 else None
+        with folder_of(config, decided, worker):
+            if config.apart:
+                results = train_apart(config, genotype, seeds)
+            else:
+                data = read_data(config)
+                results = {seed: train_here(config, seed, worker, data) for seed in seeds}
+            return report(config, genotype, results, folder) if worker.rank == 0 else None
+
+
+def decided_by(config: Config, genotype: Genotype) -> dict:
+    """The fingerprint of all trainings in a folder, which more seeds may join."""
+    images = [read_images(config.data, part).digest() for part in ("train", "test")]
+    decided = by_content(fingerprint(config) | {"arch": SPACE.key(genotype)}, data="".join(images))
+    return {name: value for name, value in decided.items() if name not in ("seeds", "download")}
+
+
+@contextlib.contextmanager
+def folder_of(config: Config, decided: dict, worker: Worker) -> Iterator[None]:
+    """Keeps other trainings out of --save; the first of torchrun's processes does it for all."""
+    if worker.rank:
+        yield
+        return
+    with exclusive(path_of(config.save), "--save"):
+        open_folder(config, decided, path_of(config.save))
+        yield
+
+
+def open_folder(config: Config, decided: dict, folder: Path) -> None:
+    """Writes config.json; raises InputError if the folder holds trainings of another cell or recipe."""
+    path = folder / "config.json"
+    if path.exists():
+        if not config.resume:
+            raise InputError(f"{folder} holds a training already: go on with --resume or give another --save")
+        stored = read_checked(path, dict[str, Any], "remove it, or name another folder")
+        check_same(stored.get("decided", stored), decided, path, {"arch": config.arch, "data": config.data})
+    else:
+        write_json(path, dataclasses.asdict(config) | {
+            "decided": decided, "command": command_of("train.py", config, "save")})
 
 
 def read_data(config: Config) -> tuple[Images, Images]:
@@ -104,7 +136,7 @@ def processes(config: Config) -> Iterator[Worker]:
 def train_here(config: Config, seed: int, worker: Worker, data: tuple[Images, Images]) -> dict:
     """Trains one seed under a progress bar that counts images, so that its rate is images per second."""
     training = Training(config, architecture_of(config.arch), seed, worker)
-    folder = Path(config.save).expanduser() / str(seed)
+    folder = path_of(config.save) / str(seed)
     if worker.rank > 0:
         return fit(training, data, folder)
     with progress_bar() as bar:
@@ -124,7 +156,7 @@ def train_here(config: Config, seed: int, worker: Worker, data: tuple[Images, Im
 
 def train_apart(config: Config, genotype: Genotype, seeds: list[int]) -> dict[int, dict]:
     """Trains the seeds side by side on the executor."""
-    data, save = (str(Path(path).expanduser().absolute()) for path in (config.data, config.save))
+    data, save = (str(path_of(path).absolute()) for path in (config.data, config.save))
     config = dataclasses.replace(config, arch=SPACE.text(genotype), data=data, save=save,
                                  threads=config.threads or config.cpus_per_run)
     with open_executor(config) as executor, progress_bar() as bar:

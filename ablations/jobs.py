@@ -19,7 +19,7 @@ import finetune
 import pretrain
 from ablations.grid import Grid, Setting, filled
 from runtime.errors import InputError
-from runtime.files import sha256_of
+from runtime.files import path_of, sha256_of
 from runtime.settings import fingerprint, parse
 
 SCRIPTS = {"pretrain": pretrain, "finetune": finetune}
@@ -89,7 +89,7 @@ class AblationRun:
 
 def content(source: str) -> str:
     """The digest of a file named in a setting; an embedded name stands for itself."""
-    path = Path(source).expanduser()
+    path = path_of(source)
     return content_of(path, path.stat().st_mtime_ns) if path.is_file() else source
 
 

@@ -10,7 +10,7 @@ import gen_json_301
 from ablations.grid import Grid
 from ablations.jobs import content, digest
 from runtime.errors import InputError
-from runtime.files import write_text
+from runtime.files import path_of, write_text
 from spaces import get
 from spaces.labels.read import Labels, read_labels
 
@@ -22,7 +22,7 @@ def table(grid: Grid, config, out: Path) -> str:
     From a larger table, grid.cells of the cells with a validation accuracy are drawn uniformly, the same for
     all settings; other cells are left out. A surrogate (.onnx, or a folder) labels as many random cells.
     """
-    source = Path(grid.labels).expanduser()
+    source = path_of(grid.labels)
     origin = digest([content(grid.labels), config.space, config.dataset, config.run])
     made = out / f"{origin}_{grid.cells}.jsonl"
     if source.suffix == ".onnx" or source.is_dir():

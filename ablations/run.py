@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
@@ -26,7 +25,7 @@ from ablations.jobs import AblationRun, Job, chains, work
 from figs import ablation as picture
 from runtime.errors import InputError, main_guard
 from runtime.executors import ExecutorSettings, open_executor
-from runtime.files import write_json
+from runtime.files import path_of, write_json
 from runtime.log import output, progress_bar
 from runtime.seeding import DeviceSettings
 from runtime.settings import parse, parse_seeds, setting
@@ -50,7 +49,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     config = parse(Config, argv, __doc__)
     parse_seeds(config.seeds)
     machine = ("--device", config.device, "--threads", str(config.threads or int(config.jobs > 1)))
-    run = AblationRun(Path(config.out).expanduser(), config.seeds, machine)
+    run = AblationRun(path_of(config.out), config.seeds, machine)
     plans = [plan(grid, run) for grid in grids.read(given(config.grids))]
     todo = chains((row.first, row.then) for p in plans for row in p.rows)
     records, failures = [], []
@@ -76,7 +75,7 @@ def given(path: str) -> str:
     if path == "-":
         return sys.stdin.read()
     try:
-        return Path(path).expanduser().read_text()
+        return path_of(path).read_text()
     except OSError as error:
         raise InputError(f"--grids {path}: {error.strerror}") from None
 
@@ -117,8 +116,8 @@ def conclude(plan: Plan, config: Config) -> dict:
     orderings = [found for found in map(report.ordering, at_size) if found]
     record = {"name": grid.name, "scale": config.scale, "grid": dataclasses.asdict(grid),
               "seeds": config.seeds, "rows": rows, "orderings": orderings}
-    path = Path(config.results).expanduser() / f"ablation_{grid.name}.json"
-    panel = Path(config.figs).expanduser() / f"ABLATION_{grid.name.upper()}.png"
+    path = path_of(config.results) / f"ablation_{grid.name}.json"
+    panel = path_of(config.figs) / f"ABLATION_{grid.name.upper()}.png"
     write_json(path, record)
     picture.plot(rows, panel, grid.title)
     output.print(report.table(grid, rows))

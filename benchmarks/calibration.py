@@ -21,7 +21,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ from models.predictor.fit import (
 )
 from models.predictor.gaussian_process import NOISE, kernel_features
 from runtime.errors import main_guard
-from runtime.files import write_json
+from runtime.files import path_of, write_json
 from runtime.log import output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device, mix
 from runtime.settings import parse, parse_seeds, part, setting
@@ -96,7 +95,7 @@ def main(argv: list[str] | None = None) -> dict:
         for kind in runs[0]}
     report = {"settings": dataclasses.asdict(config), "labels": labels.name, "target": splits[0].target,
               "runs": runs, "mean": mean}
-    write_json(Path(config.out).expanduser(), report)
+    write_json(path_of(config.out), report)
     show(report, len(seeds))
     return report
 

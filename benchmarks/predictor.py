@@ -45,7 +45,7 @@ from models.batch import Batch
 from models.metrics import kendall_tau, precision_at, spearman_rho
 from runtime.errors import InputError, main_guard
 from runtime.executors import ProcessPool
-from runtime.files import write_json
+from runtime.files import path_of, write_json
 from runtime.log import command_line, console, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import check_same, fingerprint, parse, parse_seeds, setting
@@ -140,7 +140,7 @@ def parse_sizes(text: str) -> list[int]:
 
 def record_files(config: Config) -> dict[str, Path]:
     """{table to rank, "" for the one that trains: file of its record}"""
-    out, tables = Path(config.out).expanduser(), config.eval_labels.split(",")
+    out, tables = path_of(config.out), config.eval_labels.split(",")
     if out.suffix != ".json":
         raise InputError(f"--out {config.out}: the name of the record must end in .json")
     names = [out.name] if len(tables) == 1 else [
@@ -231,7 +231,7 @@ class Cells:
         """The data that the method of a piece gets."""
         rows = np.stack([self.draw(piece.n, seed)[0] for seed in piece.seeds])  # [S, n]
         label = getattr(self.known, RANKING_PROTOCOLS[self.protocol].train)[rows]  # [S, n]
-        work = Path(config.work).expanduser()
+        work = path_of(config.work)
         return PredictorTask(self.space, self.table, rows, label, piece.seeds, work, config.pretrain_steps,
                              partial(self.accuracy_on, config))
 

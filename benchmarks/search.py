@@ -31,7 +31,7 @@ from benchmarks.search_counts import cut, describe, differences, points
 from figs import search as picture
 from runtime.errors import InputError, main_guard
 from runtime.executors import compute_all
-from runtime.files import write_json
+from runtime.files import path_of, write_json
 from runtime.log import command_line, output, plus_minus, provenance
 from runtime.settings import parse, parse_seeds, setting
 from strategies import STRATEGIES, TWINS
@@ -70,7 +70,7 @@ class Config(search.Config):
 
 def main(argv: list[str] | None = None) -> dict:
     config = parse(Config, argv, __doc__)
-    path = Path(config.out).expanduser()
+    path = path_of(config.out)
     if path.suffix != ".json":
         raise InputError(f"--out {config.out}: the name of the record must end in .json")
     if config.run:
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> dict:
     runs = read(config.runs)
     check(runs, config.within)
     report = count(runs, config.within) | made_by(argv)
-    image = Path(config.picture).expanduser() if config.picture else path.with_suffix(".png")
+    image = path_of(config.picture) if config.picture else path.with_suffix(".png")
     write_json(path, report)
     plot(report, runs, image)
     show(report)
@@ -107,7 +107,7 @@ def campaign(config: Config) -> None:
 def read(folders: str) -> dict[str, list[SearchRun]]:
     """Reads every finished search in the folders, by strategy, seeds ascending."""
     paths = sorted(path.parent for folder in folders.split(",")
-                   for path in Path(folder).expanduser().glob("*/*/best.json"))
+                   for path in path_of(folder).glob("*/*/best.json"))
     if not folders or not paths:
         raise InputError(f"--runs {folders!r}: no finished search in ALGO/SEED/ there: give folders of "
                          "search.py --seeds")

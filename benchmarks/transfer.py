@@ -27,7 +27,7 @@ from benchmarks import predictor
 from benchmarks.baselines import SHIPPED
 from benchmarks.predictor_record import find, only, tau_text
 from runtime.errors import InputError, main_guard
-from runtime.files import write_json
+from runtime.files import path_of, write_json
 from runtime.log import command_line, output
 from runtime.seeding import DeviceSettings
 from runtime.settings import parse, parse_seeds, setting
@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> dict:
         report["targets"].append({
             "target": target.name, "labels": found["labels"], "ranks": found["target"], "rows": rows,
             "differences": differences})
-        write_json(Path(config.out).expanduser(), report)
+        write_json(path_of(config.out), report)
     show(report)
     output.print(f"written: {config.out}")
     return report

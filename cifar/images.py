@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from runtime.errors import InputError
-from runtime.files import load_plain_pickle
+from runtime.files import path_of
+from runtime.guarded import load_plain_pickle
 from spaces.download import RESOURCES, download
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -54,7 +55,7 @@ def read_images(source: str | Path, part: str) -> Images:
     is verified and unpacked beside itself). Raises InputError if there is none, if it is damaged, or if it
     lacks a class.
     """
-    path = Path(source).expanduser()
+    path = path_of(source)
     if path.suffix == ".npz":
         pixels, labels = _read_npz(path, part)
     else:
@@ -68,7 +69,7 @@ def fetch_archive(source: str | Path) -> None:
     """Downloads the official archive into the folder `source` and verifies it, unless it is there."""
     if Path(source).suffix:
         raise InputError(f"--download: --data {source} is a file; name a folder for the archive")
-    download(RESOURCES["cifar10"], Path(source).expanduser())
+    download(RESOURCES["cifar10"], path_of(source))
 
 
 def random_halves(images: Images, seed: int, subset: int = 0) -> tuple[Images, Images]:

@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from cifar.images import random_halves, read_images
@@ -29,7 +30,8 @@ from cifar.network import SMALLEST
 from cifar.training import CifarRecipe, Diverged, Training, Worker, fit
 from runtime.errors import InputError
 from runtime.executors import Executor, InProcess
-from runtime.files import append_line, whole_lines
+from runtime.files import append_line, path_of, whole_lines
+from runtime.guarded import checked_json
 from runtime.seeding import choose_device, device_name
 from runtime.settings import checked, fingerprint, setting, stored_settings
 from spaces import Space
@@ -118,6 +120,18 @@ class OracleSettings:
         role="data")
 
 
+class TrainingLine(msgspec.Struct):
+    """A line of trainings.jsonl: a finished training, by `TrainingOracle.record`."""
+
+    key: str
+    oracle: str
+    seed: int
+    validation: Annotated[float, msgspec.Meta(ge=0, le=100)]
+    seconds: float
+    digest: str = ""
+    failed: str | None = None
+
+
 class TrainingTask(NamedTuple):
     """The arguments of `evaluate`."""
 
@@ -143,29 +157,34 @@ def run_task(task: TrainingTask) -> dict:
 class TrainingOracle:
     """Answers a query by training. Its name states the recipe, so a search with another budget is another."""
 
-    def __init__(self, space: Space, recipe: dict, seed: int, folder: Path, executor: Executor = InProcess()):
+    def __init__(
+        self, space: Space, recipe: dict, seed: int, folder: Path, executor: Executor = InProcess(),
+        images: str = ""
+    ):
         """Reads the finished trainings of the folder, if any.
 
         recipe: fields of ProxyRecipe that differ from its defaults. seed: of the halves of the images, the
-        weights, the order. Raises InputError for a space without DARTS cells, a wrong recipe, or a folder
-        whose trainings have another recipe or seed.
+        weights, the order. images: their `Images.digest`. Raises InputError for a space without DARTS cells,
+        a wrong recipe, or a folder whose trainings have another recipe, seed or images.
         """
         if space.ops != DARTS.ops:
             raise InputError(f"--oracle train: {space.name} has no cells that train.py can train; "
                              "--search_space darts has")
-        self.name = name_of(proxy_recipe(recipe))
+        proxy = proxy_recipe(recipe)
+        self.name = name_of(proxy)
+        decided = [fingerprint(proxy, roles=("recipe",)), images, seed]
+        self.digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
         self.space, self.recipe, self.seed, self.executor = space, recipe, seed, executor
         self.folder, self.lines, self.records = folder, folder / "trainings.jsonl", {}
         self.failed = 0  # trainings that diverged
-        for number, line in enumerate(whole_lines(self.lines), 1):
-            try:
-                fields = json.loads(line)
-                if (fields["oracle"], fields["seed"]) != (self.name, seed):
-                    raise ValueError
-                self.remember(fields)
-            except (ValueError, TypeError, KeyError):
-                raise InputError(f"{self.lines}:{number}: no training with this budget and seed: "
-                                 "give another folder") from None
+        for number, content in enumerate(whole_lines(self.lines), 1):
+            place = f"{self.lines}:{number}: no training with this budget, images and seed"
+            line = checked_json(content, TrainingLine, place, "give another folder")
+            same = line.digest == self.digest if line.digest else (  # earlier versions stored none
+                (line.oracle, line.seed) == (self.name, seed))
+            if not same:
+                raise InputError(f"{place}: give another folder")
+            self.remember(line)
 
     def covers(self, key: str) -> bool:
         return True  # any cell can be trained
@@ -193,14 +212,14 @@ class TrainingOracle:
 
     def record(self, key: str, task: TrainingTask, result: dict) -> None:
         line = {"key": key, "architecture": task.architecture, "oracle": self.name, "seed": self.seed,
-                **result}
+                "digest": self.digest, **result}
         append_line(self.lines, line)
-        self.remember(line)
+        self.remember(msgspec.convert(line, TrainingLine))
 
-    def remember(self, line: dict) -> None:
+    def remember(self, line: TrainingLine) -> None:
         """Adds the record of a line of trainings.jsonl."""
-        self.records[line["key"]] = Record(line["validation"], None, line["seconds"])
-        self.failed += "failed" in line
+        self.records[line.key] = Record(line.validation, None, line.seconds)
+        self.failed += line.failed is not None
 
 
 def open_training(settings: OracleSettings, machine: dict, space: Space, seed: int, folder: Path,
@@ -209,7 +228,7 @@ def open_training(settings: OracleSettings, machine: dict, space: Space, seed: i
 
     machine: the search's device and threads.
     """
-    read_images(settings.data, "train")  # finds a fault before the search, and unpacks an archive once
-    data = str(Path(settings.data).expanduser().absolute())
+    images = read_images(settings.data, "train").digest()  # finds a fault now, and unpacks an archive once
+    data = str(path_of(settings.data).absolute())
     return TrainingOracle(
-        space, parse_budget(settings.budget) | {"data": data} | machine, seed, folder, executor)
+        space, parse_budget(settings.budget) | {"data": data} | machine, seed, folder, executor, images)

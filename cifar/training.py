@@ -11,14 +11,14 @@ B images in a batch, R processes, L cells.
 """
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,9 +26,16 @@ from torch import nn
 from cifar.augment import augmented, drop_path_masks, normalised, padded
 from cifar.images import Images
 from cifar.network import EDGES, SMALLEST, Network, cost
-from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.checkpoint import (
+    load_checkpoint,
+    restore_optimiser,
+    restore_state,
+    restore_weights,
+    save_checkpoint,
+)
 from runtime.errors import InputError
 from runtime.files import write_json
+from runtime.guarded import checked, read_json
 from runtime.log import Log
 from runtime.seeding import DeviceSettings, device_name, mix, seeded
 from runtime.settings import check_same, fingerprint, setting
@@ -82,6 +89,37 @@ class Worker(NamedTuple):
     device: torch.device
     rank: int = 0
     ranks: int = 1
+
+
+class Decided(TypedDict, total=False):
+    """The `fingerprint_of` a training in its files; earlier versions called it `course`."""
+
+    fingerprint: dict[str, Any]
+    course: dict[str, Any]
+
+
+class TrainingFile(Decided):
+    """last.pt, by `Training.save`."""
+
+    weights: dict[str, torch.Tensor]
+    optimiser: dict
+    scaler: dict
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    step: Annotated[int, msgspec.Meta(ge=0)]
+    sums: torch.Tensor
+    loss: float
+    scores: list[float]
+    seconds: float
+
+
+class ResultFile(Decided):
+    """result.json of one training, by `fit`."""
+
+    scores: Annotated[list[float], msgspec.Meta(min_length=1)]
+    seconds: float
+    device: str
+    parameters: int
+    macs: int
 
 
 class Training:
@@ -215,12 +253,13 @@ class Training:
 
     def restore(self, path: Path, decided: dict) -> None:
         """Restores the state of a checkpoint. Raises InputError if it is of another training or damaged."""
-        content = load_checkpoint(
-            path, ("weights", "optimiser", "scaler", "epoch", "step", "sums", "loss", "scores", "seconds"))
+        content = load_checkpoint(path, TrainingFile)
         check_same(fingerprint_in(content), decided, path)
-        self.network.load_state_dict(content["weights"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.scaler.load_state_dict(content["scaler"])
+        if content["epoch"] > self.recipe.epochs or content["sums"].shape != self.sums.shape:
+            raise InputError(f"{path} is damaged (epoch {content['epoch']}): remove it to train anew")
+        restore_weights(self.network, content["weights"], path)
+        restore_optimiser(self.optimiser, content["optimiser"], path)
+        restore_state(self.scaler.load_state_dict, content["scaler"], "the scaler of mixed precision", path)
         self.epoch, self.step, self.sums = content["epoch"], content["step"], content["sums"].to(self.device)
         self.loss, self.scores, self.seconds = content["loss"], content["scores"], content["seconds"]
 
@@ -306,16 +345,12 @@ def fingerprint_of(training: Training, train: Images) -> dict:
 
 def read_result(path: Path, decided: dict) -> dict:
     """Reads the result of a finished training. Raises InputError if it is of another training or damaged."""
-    try:
-        result = json.loads(path.read_text())
-        check_same(fingerprint_in(result), decided, path)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged: remove it to train again, or name another folder") from None
+    mend = "remove it to train again, or name another folder"
+    result = checked(read_json(path, mend), ResultFile, path, mend)
+    check_same(fingerprint_in(result), decided, path)
     return result
 
 
 def fingerprint_in(stored: dict) -> dict:
-    """The fingerprint of a stored training; earlier versions called it `course`."""
+    """The fingerprint of a stored training."""
     return stored.get("fingerprint") or stored.get("course") or {}

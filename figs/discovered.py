@@ -7,12 +7,12 @@ draws GMAENAS_AE_normal.png, GMAENAS_AE_reduction.png, GMAENAS_BO_normal.png and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import spaces
 from figs.draw_cell import darts_panels, matplotlib_figure
 from figs.style import save
 from runtime.errors import main_guard
+from runtime.files import path_of
 from runtime.log import output
 from runtime.settings import parse, setting
 
@@ -26,7 +26,7 @@ class Config:
 
 
 def main(argv: list[str] | None = None) -> None:
-    folder = Path(parse(Config, argv, __doc__).out).expanduser()
+    folder = path_of(parse(Config, argv, __doc__).out)
     space = spaces.get("darts")
     for name in NAMES:
         for cell, panel in zip(CELLS, darts_panels(space, space.parse(name))):

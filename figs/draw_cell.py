@@ -23,7 +23,7 @@ from figs import style
 from figs.layered import Layout, layered
 from figs.style import FAINT, INK, LOOKS, PAPER, tint
 from runtime.errors import main_guard
-from runtime.files import atomic_write
+from runtime.files import atomic_write, path_of
 from runtime.log import output
 from runtime.settings import parse, setting
 from spaces import darts, nasbench201
@@ -114,7 +114,7 @@ def draw(space, arch, path: str | Path, chosen: slice = slice(None)) -> None:
 
     chosen: which of its cells; all by default.
     """
-    path = Path(path).expanduser()
+    path = path_of(path)
     kind = style.format_of(path)
     panels = PANELS.get(space.name, vertex_panels)(space, arch)[chosen]
     try:

@@ -22,6 +22,7 @@ from figs.curve import COLOURS, frame
 from figs.layered import apart
 from figs.style import FAINT, INK, PAPER, save
 from runtime.errors import InputError, main_guard
+from runtime.files import path_of
 from runtime.log import output
 from runtime.settings import parse, setting
 
@@ -115,7 +116,7 @@ class Config:
 def main(argv: list[str] | None = None) -> None:
     """Draws each picture beside its record."""
     config = parse(Config, argv, __doc__)
-    paths = [Path(name) for name in sorted(glob(str(Path(config.records).expanduser())))]
+    paths = [Path(name) for name in sorted(glob(str(path_of(config.records))))]
     if not paths:
         raise InputError(f"--records {config.records}: no such file")
     for path in paths:

@@ -11,7 +11,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.textpath import TextPath
 
 from runtime.errors import InputError
-from runtime.files import atomic_write
+from runtime.files import atomic_write, path_of
 
 FORMATS = (".png", ".svg", ".pdf")
 INK, FAINT, PAPER = "#24292f", "#8b949e", "#ffffff"
@@ -82,6 +82,6 @@ def format_of(path: Path) -> str:
 
 def save(figure: Figure, path: str | Path, dpi: int = 200) -> None:
     """Writes the picture atomically, in the format that its suffix names."""
-    path = Path(path).expanduser()
+    path = path_of(path)
     kind = format_of(path)
     atomic_write(path, lambda file: figure.savefig(file, format=kind, dpi=dpi))

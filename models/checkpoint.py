@@ -5,11 +5,13 @@ K operations of the new vocabulary, D width.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
 import torch
+from msgspec import Meta
 
-from models.encoders import build_encoder
-from runtime.checkpoint import load_checkpoint
+from models.encoders import EncoderConfig, build_encoder
+from runtime.checkpoint import load_checkpoint, need_finite, need_fitting, unwrapped
 from runtime.errors import InputError
 from runtime.files import ROOT
 from runtime.log import console
@@ -24,6 +26,27 @@ ENDS = {"input", "input1", "input2", "output"}  # in every space, so that a matc
 OF_OPERATIONS = {"embed_op.weight": 1, "gate": 0}  # weights with one entry per operation: its dimension
 
 
+class About(TypedDict):
+    """What every checkpoint says of its networks: the space, its vocabulary, the encoder's config."""
+
+    space: str
+    ops: Annotated[list[str], Meta(min_length=1, max_length=64)]
+    encoder: EncoderConfig
+
+
+class NetworkFile(About):
+    """A file with weights: of an encoder (pretrain.py), or of the members of a predictor (finetune.py)."""
+
+    weights: dict[str, torch.Tensor] | Annotated[
+        list[dict[str, torch.Tensor]], Meta(min_length=1, max_length=10_000)]
+
+
+class AnyNetworkFile(NetworkFile, total=False):
+    cell_marks: bool
+    kernel: dict[str, Any] | None
+    seeds: Annotated[int, Meta(ge=1, le=10_000)]
+
+
 def load_encoder(source: str, space) -> dict:
     """Loads the checkpoint of a pre-trained encoder for `space`.
 
@@ -33,27 +56,11 @@ def load_encoder(source: str, space) -> dict:
     return as_encoder(*stored_checkpoint(source, space), space)
 
 
-def load_encoder_or_predictor(source: str, space) -> dict:
-    """Like `load_encoder`, but accepts a predictor.pt of finetune.py as well.
-
-    The content of one has "members", the weights of its networks, beside those of the encoder that it started
-    from, if any.
-    """
-    path, content = stored_checkpoint(source, space)
-    if not isinstance(content["weights"], list):
-        return as_encoder(path, content, space)
-    if content["ops"] != list(space.ops):
-        raise InputError(f"{path} is a predictor for {content['space']}, "
-                         f"whose operations are not those of {space.name}")
-    kernel = content.get("kernel")
-    return content | {"members": content["weights"], "weights": kernel and kernel["encoder"]}
-
-
 def stored_checkpoint(source: str, space) -> tuple[Path, dict]:
     """The file that `source` names, and its content. Raises InputError if it marks cells differently."""
     shipped = sorted((ROOT / "checkpoints").glob("*.pt")) if source == "default" else [Path(source)]
     for path in shipped:
-        content = load_checkpoint(path)
+        content = load_networks(path)
         if content["ops"] == list(space.ops):
             break
     else:
@@ -64,6 +71,20 @@ def stored_checkpoint(source: str, space) -> tuple[Path, dict]:
     if marks != getattr(space, "cell_marks", True):
         raise InputError(f"{path} was pre-trained with cell_marks = {marks}: give the same flag here")
     return path, content
+
+
+def load_networks(path: str | Path) -> dict:
+    """Reads a file of an encoder or a predictor, its weights under their bare names, finite and fitting.
+
+    Raises InputError for anything else.
+    """
+    content = load_checkpoint(path, AnyNetworkFile)
+    if isinstance(content["weights"], list):
+        return content  # models/predictor/file.py checks these
+    weights = unwrapped(content["weights"])
+    need_finite(weights, path)
+    need_fitting(lambda: build_encoder(content["encoder"], len(content["ops"])), weights, path)
+    return content | {"weights": weights}
 
 
 def as_encoder(path: Path, content: dict, space) -> dict:

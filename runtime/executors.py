@@ -12,14 +12,17 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -95,13 +98,17 @@ class InProcess:
 
 
 class ProcessPool:
-    """Runs tasks in processes of this machine, spawned: threads and CUDA do not survive a fork."""
+    """Runs tasks in processes of this machine, spawned: threads and CUDA do not survive a fork.
+
+    The processes end with this one, however it ends, and at once if it is interrupted or a task fails.
+    """
 
     def __init__(self, jobs: int):
         self.jobs = jobs
 
     def map(self, function, tasks):
-        pool = ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"))
+        pool = ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"), initializer=end_with_parent)
+        others = set(active_children())
         try:
             futures = {pool.submit(function, task): task for task in tasks}
             for future in as_completed(futures):
@@ -109,8 +116,22 @@ class ProcessPool:
         except BrokenProcessPool:
             raise InputError(f"--jobs {self.jobs}: a process was killed, perhaps for want of memory; "
                              "fewer --jobs and --resume go on") from None
+        except BaseException:  # a task's files are whole at any moment, so none is waited for
+            for worker in set(active_children()) - others:
+                worker.kill()
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """Lets this process end when its parent does, also if that is killed: its end of a pipe then closes."""
+    def watch() -> None:
+        wait([parent_process().sentinel])
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class RayTasks:

@@ -1,26 +1,46 @@
-"""Atomic files, append-only lines, the cache directory, and pickles that cannot run code."""
+"""Paths, atomic files, append-only lines, and the cache directory. Reading is in runtime/guarded.py."""
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import io
 import json
 import os
-import pickle
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from platformdirs import user_cache_dir
 
+from runtime.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file in use cannot be removed in the first place
+    fcntl = None
+
 ROOT = Path(__file__).resolve().parents[1]  # the folder of the scripts
+
+
+def path_of(text: str | Path) -> Path:
+    """The path that a user means, `~` expanded. Raises InputError for one that no file can have."""
+    if not str(text):
+        raise InputError("a path is empty: name a file or a folder")
+    if "\0" in str(text):
+        raise InputError(f"path {str(text)!r} has a NUL character: name another")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~nosuchuser
+        raise InputError(f"path {str(text)!r}: there is no such user: write the whole path") from None
 
 
 def cache_dir() -> Path:
     """The folder of derived tables, made if absent: $GMAE_NAS_CACHE, else the platform's cache directory."""
-    folder = Path(os.environ.get("GMAE_NAS_CACHE") or user_cache_dir("gmae-nas")).expanduser()
+    folder = path_of(os.environ.get("GMAE_NAS_CACHE") or user_cache_dir("gmae-nas"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -28,17 +48,68 @@ def cache_dir() -> Path:
 # Writing ----------------------------------------------------------------------------------------------------
 
 def atomic_write(path: Path, writer: Callable[[BinaryIO], None]) -> None:
-    """Calls writer(file) on a temporary file beside path, then renames it: no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    """Calls writer(file) on a temporary file beside path, then renames it: no reader sees half a file.
+
+    First removes what killed writers of the same path left. An OSError names the path.
+    """
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path.parent, path.name)
+        temporary, file = open_temporary(path)
+        try:
+            with file:
+                writer(file)
+                file.flush()
+                os.fsync(file.fileno())
+                if fcntl:  # while it is locked, nobody takes it for abandoned
+                    os.replace(temporary, path)
+            if not fcntl:
+                os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def open_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file for the path; its lock says that the writer lives, and ends with the process."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+        file = open(temporary, "xb")  # noqa: SIM115 (the caller's)
+        if lock(file) and temporary.exists():
+            return temporary, file
+        file.close()  # taken for abandoned between these two lines
+
+
+def remove_abandoned(folder: Path, name: str | None = None) -> None:
+    """Removes the temporary files that killed writers left in a folder, of one file name or of all."""
+    for temporary in folder.glob(f".{glob.escape(name) if name else '*'}.{'[0-9a-f]' * 32}.tmp"):
+        with contextlib.suppress(OSError):  # another process was faster, or the file is not ours
+            with open(temporary, "rb") as file:
+                abandoned = lock(file)
+            if abandoned:
+                temporary.unlink()
+
+
+def lock(file: BinaryIO) -> bool:
+    """Locks an open file; False if another process has."""
+    if fcntl is None:
+        return True
     try:
-        with open(temporary, "xb") as file:
-            writer(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Gives an OSError the name of the file that was meant: a write to a full disk has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise
 
 
@@ -54,7 +125,7 @@ def write_json(path: Path, value) -> None:
 
 def append_line(path: Path, values: dict) -> None:
     """Appends one JSON line and syncs it to disk."""
-    with open(path, "a") as file:
+    with named(path), open(path, "a") as file:
         file.write(json.dumps(values) + "\n")
         file.flush()
         os.fsync(file.fileno())
@@ -64,6 +135,8 @@ def whole_lines(path: Path) -> list[bytes]:
     """Reads the lines of an append-only file, if it exists. An unfinished last line is cut off the file."""
     if not path.exists():
         return []
+    if not path.is_file():
+        raise InputError(f"{path} is no file: remove it, or name another folder")
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
     if end < len(content):
@@ -79,12 +152,10 @@ def save_arrays(path: Path, **arrays: np.ndarray) -> None:
     atomic_write(path, lambda file: file.write(hashlib.sha256(content).digest() + content))
 
 
-# Reading ----------------------------------------------------------------------------------------------------
-
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Reads the arrays that `save_arrays` wrote; None if the file is absent or its checksum is wrong."""
     try:
-        stored = path.read_bytes()
+        stored = path.read_bytes() if path.is_file() else b""
     except OSError:
         return None
     digest, content = stored[:32], stored[32:]
@@ -101,28 +172,3 @@ def sha256_of(path: Path, algorithm: str = "sha256") -> str:
         for block in iter(partial(file.read, 1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
-
-
-class _PlainPickle(pickle.Unpickler):
-    """Loads dictionaries, lists, strings, numbers and the classes that are admitted by name."""
-
-    def __init__(self, file: BinaryIO, admitted: Mapping[str, Any], **options):
-        super().__init__(file, **options)
-        self.admitted = admitted
-
-    def find_class(self, module: str, name: str) -> Any:
-        place = f"{module}.{name}".replace("numpy.core.", "numpy._core.")  # numpy 2's name for it
-        if place not in self.admitted:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        admitted = self.admitted[place]
-        return super().find_class(*place.rsplit(".", 1)) if admitted is None else admitted
-
-
-def load_plain_pickle(path: Path, admitted: Mapping[str, Any] = {}, **options) -> Any:
-    """Reads a pickle of plain data. One that asks for anything else could run code and is refused.
-
-    admitted: {"module.name": the class to use in its place, or None for that class itself}. Raises OSError,
-    or whatever pickle raises for a damaged or refused file (pickle.UnpicklingError and other types).
-    """
-    with open(path, "rb") as file:
-        return _PlainPickle(file, admitted, **options).load()

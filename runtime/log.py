@@ -1,7 +1,6 @@
 """Output of a run: log lines and TensorBoard curves, progress bars, mean ± std, provenance of numbers."""
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -9,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -25,10 +25,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from runtime.files import whole_lines, write_text
+from runtime.files import append_line, named, remove_abandoned, whole_lines, write_text
+from runtime.guarded import checked_json
 
 console = Console(stderr=True)  # for progress; `output` is for results
-output = Console(width=None if sys.stdout.isatty() else 140, soft_wrap=True, markup=False, highlight=False)
+output = Console(width=None if sys.stdout and sys.stdout.isatty() else 140, soft_wrap=True, markup=False,
+                 highlight=False)
+
+
+class LogLine(TypedDict):
+    """A line of log.jsonl: a step, and numbers of any name."""
+
+    step: int
 
 
 class Log:
@@ -37,27 +45,31 @@ class Log:
     def __init__(self, folder: Path, tensorboard: bool = False, keep: int | None = None):
         """keep: the step that a resumed run starts from; later lines and a torn last one are dropped."""
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        self.path, self.board = folder / "log.jsonl", None
         if keep is not None:
-            lines = [line.decode() for line in whole_lines(folder / "log.jsonl")
-                     if json.loads(line)["step"] <= keep]
-            write_text(folder / "log.jsonl", "".join(f"{line}\n" for line in lines))
-        self.file = open(folder / "log.jsonl", "a")  # noqa: SIM115 (until close)
-        self.board = None
+            steps = [checked_json(line, LogLine, f"{self.path}:{number}", "remove the line")["step"]
+                     for number, line in enumerate(whole_lines(self.path), 1)]
+            kept = [line.decode() for line, step in zip(whole_lines(self.path), steps) if step <= keep]
+            if len(kept) < len(steps):
+                write_text(self.path, "".join(f"{line}\n" for line in kept))
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            with named(folder / "tensorboard"):
+                self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, step: int, **values) -> None:
-        self.file.write(json.dumps({"step": step, "time": round(time.time(), 3), **values}) + "\n")
-        self.file.flush()
+        append_line(self.path, {"step": step, "time": round(time.time(), 3), **values})
         if self.board:
             for name, value in values.items():
                 if isinstance(value, (int, float)):
                     self.board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.file.close()
+        if self.board:
+            with named(self.path.with_name("tensorboard")):
+                self.board.close()
         if self.board:
             self.board.close()
 

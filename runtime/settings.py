@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import difflib
 import inspect
-import json
 import math
 import os
 import re
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
-from runtime.files import ROOT, write_json
+from runtime.files import ROOT, path_of, write_json
+from runtime.guarded import read_json
 
 ROLES = {  # role: the heading of its flags in --help
     "data": "data: what is read, and the seeds",
@@ -31,6 +31,9 @@ ROLES = {  # role: the heading of its flags in --help
     "machine": "machine: where and how fast; changes no result",
 }
 DECIDES = ("recipe", "data")  # roles of the settings that --resume may not change
+CONTENT = "sha256:"  # begins the value of a setting that stands for the content of a file
+LARGEST_PARAMS = 2**20  # bytes of a params file
+MOST_SEEDS = 10_000
 
 
 def setting(default, help: str, choices: tuple = (), within: tuple[float, float] = (-math.inf, math.inf),
@@ -56,12 +59,43 @@ def fingerprint(config, of: type | None = None, roles: Sequence[str] = DECIDES) 
             if field.metadata["role"] in roles}
 
 
-def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
-    """Raises InputError if a setting of a run differs from the one that `path` was written with."""
+def by_content(decided: Mapping[str, Any], **digests: str | None) -> dict[str, Any]:
+    """The fingerprint with the settings that name files replaced by what these hold; None = no file.
+
+    So a file under another name is the same, and another file under the same name is not.
+    """
+    return {**decided, **{name: digest and CONTENT + digest for name, digest in digests.items()}}
+
+
+def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], path: Path,
+               spelled: Mapping[str, Any] = {}) -> None:
+    """Raises InputError if a setting of a run differs from the one that `path` was written with.
+
+    spelled: the settings behind the digests of `by_content`, which earlier versions stored.
+    """
     for name, value in now.items():
-        if stored.get(name) != value:
-            raise InputError(f"{path} was made with {name} = {stored.get(name)!r}, not {value!r}: give the "
-                             "same to go on, or name another folder")
+        before = stored.get(name)
+        if before == value or name in spelled and (before or "") == spelled[name]:
+            continue
+        if str(before).startswith(CONTENT) and str(value).startswith(CONTENT):
+            raise InputError(f"{path} was made with another content of {name}: give the same file to go on, "
+                             "or name another folder")
+        raise InputError(f"{path} was made with {name} = {before!r:.60}, not {value!r:.60}: give the same to "
+                         "go on, or name another folder")
+
+
+def command_of(script: str, config, folder: str) -> list[str]:
+    """The script and the flags that make this config, for `runtime.verify`; `{folder}` stands for its output.
+
+    folder: the setting that names the output folder.
+    """
+    words = [script]
+    for field in dataclasses.fields(config):
+        value = "{folder}" if field.name == folder else getattr(config, field.name)
+        if value != field.default and field.name not in ("param", "resume"):
+            words += [f"--{'' if value else 'no-'}{field.name}"] if isinstance(value, bool) else [
+                f"--{field.name}", str(value)]
+    return words
 
 
 def part(config, of: type):
@@ -146,14 +180,8 @@ def stored_settings(source: str) -> tuple[dict, str]:
     if not source.startswith("local:"):
         raise InputError(f"--param {source}: give local:FILE, nni or default, or several with commas, "
                          "the last one winning")
-    path = Path(source.removeprefix("local:")).expanduser()
-    try:
-        stored = json.loads(path.read_text())
-    except OSError as error:
-        raise InputError(f"--param: cannot read {path}: {error.strerror}; the shipped files are in "
-                         f"{ROOT / 'params'}") from None
-    except ValueError as error:
-        raise InputError(f"--param: {path} is not JSON: {error}") from None
+    path = path_of(source.removeprefix("local:"))
+    stored = read_json(path, f"the shipped files are in {ROOT / 'params'}", LARGEST_PARAMS)
     if not isinstance(stored, dict):
         raise InputError(f"--param: {path} must hold one JSON object of settings")
     return stored, str(path)
@@ -179,7 +207,7 @@ def log_trial(**values) -> None:
     """
     if folder := os.environ.get("NNI_OUTPUT_DIR"):
         path = Path(folder, "trial.json")
-        write_json(path, (json.loads(path.read_text()) if path.exists() else {}) | values)
+        write_json(path, (read_json(path) if path.exists() else {}) | values)
 
 
 def checked(config_class, name: str, value, where: str):
@@ -207,6 +235,8 @@ def checked(config_class, name: str, value, where: str):
         value = int(number) if kind is int else kind(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{where}: {name} must be of type {kind.__name__}, not {value!r}") from None
+    if kind is str and "\0" in value:
+        raise InputError(f"{where}: {name} has a NUL character: {value!r}")
     choices, (low, high) = fields[name].metadata["choices"], fields[name].metadata["within"]
     if kind is not str and not (low <= value <= high and math.isfinite(value)):
         raise InputError(f"{where}: {name} must be {bounds(low, high)}, not {value}")
@@ -226,10 +256,12 @@ def parse_seeds(text: str) -> list[int]:
     """Reads seeds: '0,1,5-7' -> [0, 1, 5, 6, 7]."""
     seeds = []
     for part in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        match = re.fullmatch(r"(\d{1,19})(?:-(\d{1,19}))?", part.strip())
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise InputError(f"--seeds {text}: give numbers and ranges, like 0,1,2 or 0-9")
+        if last >= 2**63 or len(seeds) + last - first >= MOST_SEEDS:
+            raise InputError(f"--seeds {text}: give at most {MOST_SEEDS:,} seeds, each below 2^63")
         seeds.extend(range(first, last + 1))
     if len(set(seeds)) != len(seeds):
         raise InputError(f"--seeds {text}: a seed stands twice")

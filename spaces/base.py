@@ -4,6 +4,7 @@ Letters in shape comments: N architectures (B in a batch), V vertices, K operati
 """
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -44,6 +45,13 @@ class Graphs:
         """bool[N, V], True at real vertices."""
         positions = torch.arange(self.ops.shape[1], device=self.ops.device)  # [V]
         return positions < self.n[:, None]  # [N, V]
+
+    def digest(self) -> str:
+        """SHA-256 of all tensors, by which a resumed run checks that it has the same architectures."""
+        sha = hashlib.sha256()
+        for value in (self.ops, self.adj, self.n, self.marks):
+            sha.update(value.cpu().numpy().tobytes())
+        return sha.hexdigest()
 
     def __len__(self) -> int:
         return self.ops.shape[0]
@@ -122,6 +130,7 @@ class Oracle(Protocol):
     """Anything that answers queries about architectures of one space."""
 
     name: str
+    digest: str  # SHA-256 of all content that its answers depend on; the names of files are not part of it
 
     def covers(self, key: str) -> bool:
         """Whether query() can answer for the architecture with this key."""

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from runtime.errors import InputError, main_guard
-from runtime.files import sha256_of, write_text
+from runtime.files import path_of, sha256_of, write_text
 from runtime.log import byte_progress
 from runtime.settings import Parser
 
@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     resource = RESOURCES[args.name]
     try:
-        print(download(replace(resource, url=args.url or resource.url), args.root.expanduser()))
+        print(download(replace(resource, url=args.url or resource.url), path_of(args.root)))
     except KeyboardInterrupt:
         print("interrupted: the same command continues where it stopped", file=sys.stderr)
         sys.exit(130)

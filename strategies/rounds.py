@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from runtime.files import whole_lines
@@ -18,6 +19,14 @@ from spaces.oracles.table import QueryBudget
 from strategies.base import CandidatePool, Query, Strategy
 from strategies.history import History, best_of
 from strategies.posterior import SearchPredictor
+
+
+class RoundLine(msgspec.Struct):
+    """The seconds in a line of log.jsonl, by `run_rounds`."""
+
+    fit: float = 0.0
+    score: float = 0.0
+    query: float = 0.0
 
 
 class Schedule(NamedTuple):
@@ -30,7 +39,10 @@ class Schedule(NamedTuple):
     seed: int
 
     def rounds(self) -> Iterator[tuple[int, int, int]]:
-        """Yields (t, start, end): round t makes history[start:end]; round 0 is the random start."""
+        """Yields (t, start, end): round t makes history[start:end]; round 0 is the random start.
+
+        Only the last round is cut by N, so a longer search begins like a shorter one.
+        """
         yield 0, 0, self.N0
         for t, start in enumerate(range(self.N0, self.N, self.K), 1):
             yield t, start, min(start + self.K, self.N)
@@ -94,7 +106,9 @@ def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: 
     log = Log(folder)
     for t, start, end in chooser.schedule.rounds():
         if len(history) < end:
-            picks, seconds = chooser.choose(t, history[:start], end - start)
+            whole = chooser.schedule.K if t else end
+            picks, seconds = chooser.choose(t, history[:start], int(min(whole, chooser.pool.left)))
+            picks = picks[:end - start]
             history.expect([arch for arch, _ in picks], start)
             started = time.perf_counter()
             known, new = len(history), picks[len(history) - start:]

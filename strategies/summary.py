@@ -6,17 +6,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 from rich.table import Table
 
 from runtime.errors import InputError
 from runtime.files import write_json, write_text
+from runtime.guarded import checked, read_json, read_text
 from runtime.log import mean_std, output, plus_minus, provenance
 from strategies.base import Query
 from strategies.history import best_of
@@ -24,6 +24,35 @@ from strategies.history import best_of
 EVERY = 10  # queries between two points of a curve
 # entries of best.json that runs of one summary share
 COMMON = ("space", "dataset", "protocol", "chosen_by", "oracle", "N", "optimum", "neighbours", "pretrained")
+
+
+class Best(TypedDict):
+    """The fields that every best.json has; `search.describe` makes them."""
+
+    architecture: str
+    key: str
+    validation: float | None
+    test: float | None
+    query: int
+    N: int
+    space: str
+    algo: str
+    dataset: str
+    protocol: str
+    chosen_by: Literal["validation", "test"]
+    oracle: str
+    optimum: dict[str, float | bool | None] | None
+    pretrained: str | None
+    seed: int
+
+
+class BestFile(Best, total=False):
+    """best.json: the result of a search."""
+
+    seconds: dict[str, float]
+    stopped: int | None
+    failed: int | None
+    neighbours: dict[str, float] | None
 
 
 class SearchRun(NamedTuple):
@@ -42,17 +71,22 @@ class SearchRun(NamedTuple):
 
 def read_run(folder: Path) -> SearchRun:
     """Reads the search in this folder; raises InputError if there is no finished one."""
+    mend = "finish the search with search.py --resume"
+    best = read_best(folder / "best.json", mend)
+    rows = list(csv.DictReader(io.StringIO(read_text(folder / "curve.csv", mend))))
     try:
-        best = json.loads((folder / "best.json").read_text())
-        with open(folder / "curve.csv") as file:
-            rows = list(csv.DictReader(file))
-        columns = [
-            [float(row[name] or "nan") for row in rows]
-            for name in (f"best_{best['chosen_by']}", "test", "cost")]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{folder} holds no finished search ({error}): finish it with search.py --resume") from None
+        columns = [[float(row[name] or "nan") for row in rows]
+                   for name in (f"best_{best['chosen_by']}", "test", "cost")]
+        if len(rows) != best["N"]:
+            raise ValueError(f"{len(rows)} queries instead of {best['N']}")
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise InputError(f"{folder / 'curve.csv'} is damaged ({error}): {mend}") from None
     return SearchRun(best, *map(np.array, columns))
+
+
+def read_best(path: Path, mend: str) -> dict:
+    """Reads a best.json; raises InputError if it is missing or damaged."""
+    return checked(read_json(path, mend), BestFile, path, mend)
 
 
 def write_curve(path: Path, queries: list[Query], chosen_by: str, N: int) -> None:

@@ -26,7 +26,7 @@ import pretrain
 import spaces
 from figs.sweep import plot
 from runtime.errors import InputError
-from runtime.files import write_json, write_text
+from runtime.files import path_of, write_json, write_text
 from runtime.log import console, output
 from runtime.settings import checked, fingerprint, parse, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS
@@ -141,7 +141,7 @@ def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str]
              *stage.flags.split(), *given]
     settings = parse(stage.script.Config, flags, "")
     refuse_test_accuracy(settings)
-    folder = Path(config.outdir or f"runs/sweep/{config.space}/{config.stage}").expanduser().absolute()
+    folder = path_of(config.outdir or f"runs/sweep/{config.space}/{config.stage}").absolute()
     if (folder / "trials.csv").exists():
         raise InputError(f"{folder} holds a sweep already: give another --outdir")
     flags += ["--param", f"{settings.param},nni"]
@@ -165,7 +165,7 @@ def label_source(config) -> str:
     """
     labels = config.labels or default_labels(spaces.get(config.space))
     here = not config.config and config.training_service in ("", "local")
-    if here and labels != EMBEDDED and not Path(labels).expanduser().is_file():
+    if here and labels != EMBEDDED and not path_of(labels).is_file():
         raise InputError(f"--labels {labels}: no such file")
     return labels
 

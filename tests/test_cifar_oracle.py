@@ -171,7 +171,7 @@ def test_trainings_of_another_budget_or_seed_and_other_spaces_are_refused(tmp_pa
     space = get("darts")
     TrainingOracle(space, {}, 0, tmp_path).query(darts.NAMED["DARTS_V2"])
     for values, seed in (({"epochs": 9}, 0), ({}, 1)):
-        with pytest.raises(InputError, match="trainings.jsonl:1: no training with this budget and seed"):
+        with pytest.raises(InputError, match="trainings.jsonl:1: no training with this budget, images"):
             TrainingOracle(space, values, seed, tmp_path)
     with pytest.raises(InputError, match="nasbench201 has no cells that train.py can train"):
         TrainingOracle(get("nasbench201"), {}, 0, tmp_path)

@@ -1,6 +1,7 @@
 """runtime/executors.py: where runs are computed; a Ray cluster of two nodes on loopback, one of which is
 lost."""
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,6 +52,40 @@ def test_without_a_terminal_a_line_a_task_says_how_long_the_rest_takes(capsys):
 def test_a_process_that_dies_is_named():
     with pytest.raises(InputError, match="--jobs 2: a process was killed, .* --resume go on"):
         mapped(die, [1], jobs=2)
+
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from runtime.executors import ExecutorSettings, open_executor
+
+def work(folder):
+    Path(folder, str(os.getpid())).touch()
+    while True:  # a busy worker, which holds the interpreter most of the time
+        sum(range(10**5))
+
+if __name__ == "__main__":
+    with open_executor(ExecutorSettings(jobs=2)) as executor:
+        list(executor.map(work, [sys.argv[1]] * 3))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda kind: kind.name)
+def test_workers_end_with_their_parent(tmp_path, kind):
+    (tmp_path / "script.py").write_text(PARENT)
+    (tmp_path / "out").mkdir()
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "script.py"), str(tmp_path / "out")],
+                              env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    while len(workers := list((tmp_path / "out").iterdir())) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
+    parent.send_signal(kind)
+    parent.wait()
+    until = time.monotonic() + 20
+    while any(Path("/proc", worker.name).exists() for worker in workers):
+        assert time.monotonic() < until, "a worker outlived its parent"
+        time.sleep(0.05)
 
 
 # Ray --------------------------------------------------------------------------------------------------------

@@ -1,25 +1,28 @@
-"""Files: whole or absent, lines that last, arrays that are checked, and pickles that run nothing."""
+"""Files: whole or absent, lines that last, arrays that are checked, and nothing left by killed writers."""
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import pickle
-from collections import OrderedDict
+import resource
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from conftest import ROOT
 
-from runtime import files
 from runtime.checkpoint import save_checkpoint
+from runtime.errors import InputError
 from runtime.files import (
     append_line,
     atomic_write,
     cache_dir,
     load_arrays,
-    load_plain_pickle,
+    path_of,
+    remove_abandoned,
     save_arrays,
     sha256_of,
     whole_lines,
@@ -137,85 +140,71 @@ def test_the_digest_is_that_of_all_bytes(tmp_path, size):
     assert sha256_of(tmp_path / "f", "md5") == hashlib.md5(content).hexdigest()
 
 
-# Pickles ----------------------------------------------------------------------------------------------------
+# What a killed writer leaves --------------------------------------------------------------------------------
 
-class Command:
-    """Its pickle makes a folder where it is loaded."""
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from runtime.files import atomic_write
 
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
+def half(file):
+    file.write(b"half")
+    file.flush()
+    print("writing", flush=True)
+    sys.stdin.read()
 
-    def __reduce__(self):
-        return self.call
-
-
-def stored(path: Path, value, protocol: int = 4) -> Path:
-    path.write_bytes(pickle.dumps(value, protocol))
-    return path
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_plain_data_comes_back(tmp_path, protocol):
-    value = {"a": [1, 2.5, None, True], "b": ("x", b"y", {"c": {1, 2}})}
-    # protocols 2 and 3 ask for these
-    admitted = {"builtins.set": set, "__builtin__.set": set, "_codecs.encode": None}
-    assert load_plain_pickle(stored(tmp_path / "p", value, protocol), admitted) == value
+atomic_write(Path(sys.argv[1]), half)
+"""
 
 
-@pytest.mark.parametrize("call, asked", [
-    (lambda trace: (os.mkdir, trace), "posix.mkdir"),
-    (lambda trace: (exec, f"import os; os.mkdir({trace!r})"), "builtins.exec"),
-    (lambda trace: (files.write_text, Path(trace), "x"), "runtime.files.write_text"),
-], ids=["mkdir", "exec", "ours"])
-@pytest.mark.parametrize("wrapped", [False, True])
-def test_a_pickle_that_would_run_code_is_refused_before_it_does(tmp_path, call, asked, wrapped):
-    trace = str(tmp_path / "trace")
-    command = Command(*call(trace))
-    path = stored(tmp_path / "p", {"table": [command]} if wrapped else command)
-    for admitted in ({}, {"builtins.bytearray": bytearray, "collections.OrderedDict": None}):
-        with pytest.raises(pickle.UnpicklingError, match=asked):
-            load_plain_pickle(path, admitted)
-    assert not os.path.exists(trace)
+def start_writer(path: Path) -> subprocess.Popen:
+    """A process that has written half of a file, and waits."""
+    writer = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], cwd=ROOT, text=True,
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert writer.stdout.readline() == "writing\n"
+    return writer
 
 
-def test_a_class_must_be_admitted_by_name(tmp_path):
-    path = stored(tmp_path / "p", OrderedDict(a=1))
-    with pytest.raises(pickle.UnpicklingError, match="it asks for collections.OrderedDict"):
-        load_plain_pickle(path)
-    assert load_plain_pickle(path, {"collections.OrderedDict": None}) == OrderedDict(a=1)
-    assert type(load_plain_pickle(path, {"collections.OrderedDict": dict})) is dict
+def test_the_next_writer_removes_what_a_killed_one_left_but_nothing_of_a_living_one(tmp_path):
+    killed, living = start_writer(tmp_path / "f"), start_writer(tmp_path / "f")
+    killed.kill()
+    killed.wait()
+    assert len(list(tmp_path.glob(".f.*.tmp"))) == 2
+    write_text(tmp_path / "f", "whole")
+    assert len(list(tmp_path.glob(".f.*.tmp"))) == 1 and (tmp_path / "f").read_text() == "whole"
+    living.communicate()
+    assert (tmp_path / "f").read_text() == "half" and list(tmp_path.iterdir()) == [tmp_path / "f"]
 
 
-def test_another_class_takes_the_place_of_an_admitted_one(tmp_path):
-    path = stored(tmp_path / "p", Path("x"))
-    place = f"{type(Path('x')).__module__}.{type(Path('x')).__qualname__}"
-    assert load_plain_pickle(path, {place: lambda *parts: SimpleNamespace(parts=parts)}).parts == ("x",)
+def test_only_temporary_files_are_removed(tmp_path):
+    for name in (".f.tmp", ".hidden", ".f.0123.tmp", "f.tmp", f".g.{'0' * 32}.tmp", f".f.{'0' * 32}.tmp"):
+        (tmp_path / name).touch()
+    write_text(tmp_path / "f", "whole")
+    assert not (tmp_path / f".f.{'0' * 32}.tmp").exists() and len(list(tmp_path.iterdir())) == 6
+    remove_abandoned(tmp_path)
+    assert not (tmp_path / f".g.{'0' * 32}.tmp").exists() and len(list(tmp_path.iterdir())) == 5
 
 
-def test_arrays_under_the_names_of_both_numpys(tmp_path):
-    """numpy 1 pickled numpy.core, numpy 2 pickles numpy._core."""
-    content = pickle.dumps({"images": np.arange(3)}, 2)
-    old = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    admitted = dict.fromkeys(
-        ("numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype", "_codecs.encode"))
-    for text in (content, old):
-        (tmp_path / "p").write_bytes(text)
-        assert load_plain_pickle(tmp_path / "p", admitted)["images"].tolist() == [0, 1, 2]
-    assert old != content
+def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, monkeypatch):
+    """A limit on the size of a file stands for the disk."""
+    path, limits = tmp_path / "f", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_text(path, "old")
+    (tmp_path / "lines").write_text("x" * 999 + "\n")
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        for write in (lambda: write_text(path, "x" * 5000), lambda: append_line(tmp_path / "lines", {"a": 1}),
+                      lambda: save_checkpoint(path, a=torch.zeros(999))):
+            with pytest.raises(OSError) as error:
+                write()
+            assert error.value.filename in (str(path), str(tmp_path / "lines"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "old" and sorted(tmp_path.iterdir()) == [path, tmp_path / "lines"]
+    assert whole_lines(tmp_path / "lines") == [b"x" * 999]
 
 
-def test_options_are_those_of_pickle(tmp_path):
-    """Python 2's texts are bytes."""
-    (tmp_path / "p").write_bytes(b"U\x01\xe9.")
-    assert load_plain_pickle(tmp_path / "p", encoding="bytes") == b"\xe9"
-    with pytest.raises(UnicodeDecodeError):
-        load_plain_pickle(tmp_path / "p")
-
-
-def test_no_file_and_a_cut_one(tmp_path):
-    with pytest.raises(OSError):
-        load_plain_pickle(tmp_path / "absent")
-    path = stored(tmp_path / "p", list(range(100)))
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises((EOFError, pickle.UnpicklingError)):
-        load_plain_pickle(path)
+@pytest.mark.parametrize("text, words", [("", "a path is empty"), ("a\0b", "NUL"),
+                                         ("~nosuchuser/x", "no such user")], ids=["empty", "nul", "user"])
+def test_paths_that_no_file_can_have(text, words):
+    with pytest.raises(InputError, match=words):
+        path_of(text)

@@ -115,7 +115,8 @@ def test_a_run_that_is_killed_while_it_writes_its_checkpoint(tmp_path, monkeypat
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(torch, "save", torn)
         run(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "last.pt", "log.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock", "config.json", "last.pt", "log.jsonl"]
     assert same(run(tmp_path, "--resume"), load(whole()))
 
 
@@ -160,7 +161,7 @@ def test_a_run_is_not_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("setting", [
-    "mask_ratio 0.25", "seed 1", "lr 0.013", "iterations 30", "batch_size 8", "archs 50", "dropout 0.1",
+    "mask_ratio 0.25", "seed 1", "lr 0.013", "iterations 19", "batch_size 8", "archs 50", "dropout 0.1",
     "space darts", "pretrain_target all", "base_model gcn", "width 32", "weight_decay 0.37", "warmup 0.37",
     "tasks flow"])
 def test_a_setting_cannot_change_on_resume(whole, setting):

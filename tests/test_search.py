@@ -106,7 +106,7 @@ def test_bo_has_five_members_unless_told(tmp_path, labels, monkeypatch, no_repor
 @pytest.mark.parametrize("algo", ["rl", "ae", "bo", "re", "ls", "bananas", "xgb"])
 def test_a_space_without_a_list_is_searched_by_every_strategy(tmp_path, monkeypatch, no_report, algo):
     """DARTS cells and an oracle that answers for all."""
-    oracle = SimpleNamespace(name="made up", covers=lambda key: True,
+    oracle = SimpleNamespace(name="made up", digest="0", covers=lambda key: True,
                              query=lambda arch: Record(len(repr(arch)) / 10, None, None))
     monkeypatch.setattr(problem, "open_oracle", lambda *_, **__: oracle)
     run(tmp_path / "run", "made up", "--search_space", "darts", "--search_algo", algo)

@@ -15,13 +15,15 @@ from toys.search import SMALL
 pytestmark = pytest.mark.usefixtures("hasty")
 
 COMMON = {"space": "nasbench201", "dataset": "cifar10", "protocol": "val-test", "chosen_by": "validation",
-          "oracle": "toy", "optimum": {"validation": 95.0, "test": 90.0}}
+          "oracle": "toy", "optimum": {"validation": 95.0, "test": 90.0}, "architecture": "a", "key": "a",
+          "validation": 95.0, "test": None, "query": 1, "pretrained": None}
 
 
 def write(folder: Path, algo: str, seed: int, values: list[float], test: float | str = "", **changes) -> None:
     path = folder / algo / str(seed)
     path.mkdir(parents=True)
-    (path / "best.json").write_text(json.dumps(COMMON | {"algo": algo, "seed": seed} | changes))
+    (path / "best.json").write_text(json.dumps(
+        COMMON | {"algo": algo, "seed": seed, "N": len(values)} | changes))
     with open(path / "curve.csv", "w") as file:
         rows = [(i, value, test, "") for i, value in enumerate(values, 1)]
         csv.writer(file).writerows([("query", "best_validation", "test", "cost"), *rows])

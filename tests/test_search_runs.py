@@ -117,7 +117,7 @@ def test_runs_that_differ_have_no_mean(tmp_path, labels):
     runs = [read_run(tmp_path / "random" / seed) for seed in "01"]
     with pytest.raises(InputError, match="the runs differ in N, so there is no mean"):
         summarise(runs, tmp_path)
-    with pytest.raises(InputError, match="random holds no finished search"):
+    with pytest.raises(InputError, match="random/best.json: no such file: finish"):
         read_run(tmp_path / "random")
 
 

@@ -2,6 +2,9 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Annotated, Literal, TypedDict
+
+from msgspec import Meta
 
 from runtime.errors import InputError
 
@@ -12,6 +15,20 @@ ENCODERS = {  # name: (module, class), imported on use: torch-geometric takes se
     "npnas": ("models.encoders.published", "NPNAS"),
     "gates": ("models.encoders.published", "GATES"),
 }
+
+
+class Sizes(TypedDict):
+    """The config of an encoder in a checkpoint, see `build_encoder`."""
+
+    base_model: Literal["transformer", "gat", "gcn", "npnas", "gates"]
+    width: Annotated[int, Meta(ge=1, le=4096)]
+    layers: Annotated[int, Meta(ge=1, le=100)]
+    heads: Annotated[int, Meta(ge=1, le=64)]
+    dropout: Annotated[float, Meta(ge=0, le=0.95)]
+
+
+class EncoderConfig(Sizes, total=False):
+    direction: bool
 
 
 def build_encoder(config: dict, operations: int, dropout: float | None = None):

@@ -2,15 +2,33 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, TypedDict
 
+import torch
+from msgspec import Meta
+
+from models.checkpoint import as_encoder, load_networks, stored_checkpoint
 from models.encoders import build_encoder
 from models.predictor.blend import BlendedPredictor
 from models.predictor.ensemble import Ensemble
 from models.predictor.fit import frozen_encoder
 from models.predictor.gaussian_process import GaussianProcess
 from models.predictor.network import PredictorNetwork
-from runtime.checkpoint import load_checkpoint, save_checkpoint
+from runtime.checkpoint import need_finite, need_fitting, save_checkpoint, unwrapped
 from runtime.errors import InputError
+from runtime.files import path_of
+from runtime.guarded import checked
+
+
+class KernelFile(TypedDict):
+    """The Gaussian process in a predictor.pt, by `save_predictor`."""
+
+    share: Annotated[float, Meta(ge=0, le=1)]
+    sizes: Annotated[list[Annotated[int, Meta(ge=1, le=10**6)]], Meta(min_length=1, max_length=8)]
+    n: Annotated[int, Meta(ge=1, le=10**8)]
+    level: torch.Tensor
+    state: dict[str, torch.Tensor]
+    encoder: dict[str, torch.Tensor] | None
 
 
 def save_predictor(path: Path, predictor: BlendedPredictor, checkpoint: dict | None, **about) -> None:
@@ -35,12 +53,14 @@ def save_predictor(path: Path, predictor: BlendedPredictor, checkpoint: dict | N
 
 def load_predictor(path: str | Path) -> tuple[dict, BlendedPredictor]:
     """Reads predictor.pt: its content and the predictor, on the CPU. Raises InputError for any other file."""
-    content = load_checkpoint(path, ("space", "ops", "encoder", "weights"))
+    path = path_of(path)
+    content = load_networks(path)
     if not isinstance(content["weights"], list):
         raise InputError(f"{path} holds an encoder, not a predictor: give a predictor.pt of finetune.py")
+    need_predictor(content, path)
     networks = []
     for weights in content["weights"]:
-        network = PredictorNetwork(build_encoder(content["encoder"], len(content["ops"])))
+        network = new_network(content)
         network.load_state_dict(weights)
         networks.append(network)
     ensemble, stored = Ensemble(networks).eval(), content.get("kernel")
@@ -53,3 +73,57 @@ def load_predictor(path: str | Path) -> tuple[dict, BlendedPredictor]:
         ensemble, content["seeds"], process, stored["share"], encoder, content["ops"])
     predictor.scale = stored["level"]
     return content, predictor
+
+
+def load_encoder_or_predictor(source: str, space) -> dict:
+    """Like `models.checkpoint.load_encoder`, but accepts a predictor.pt of finetune.py as well.
+
+    The content of one has "members", the weights of its networks, beside those of the encoder that it started
+    from, if any.
+    """
+    path, content = stored_checkpoint(source, space)
+    if not isinstance(content["weights"], list):
+        return as_encoder(path, content, space)
+    if content["ops"] != list(space.ops):
+        raise InputError(f"{path} is a predictor for {content['space']}, "
+                         f"whose operations are not those of {space.name}")
+    need_predictor(content, path)
+    kernel = content.get("kernel")
+    return content | {"members": content["weights"], "weights": kernel and kernel["encoder"]}
+
+
+# What a file must hold --------------------------------------------------------------------------------------
+
+def new_network(content: dict) -> PredictorNetwork:
+    return PredictorNetwork(build_encoder(content["encoder"], len(content["ops"])))
+
+
+def need_predictor(content: dict, path: Path) -> None:
+    """Raises InputError unless the tensors in the content of a predictor.pt are finite and fit each other.
+
+    The weights get their bare names.
+    """
+    content["weights"] = [unwrapped(weights) for weights in content["weights"]]
+    for i, weights in enumerate(content["weights"]):
+        need_fitting(lambda: new_network(content), weights, f"{path}, member {i}")
+        need_finite(weights, f"{path}, member {i}")
+    seeds, kernel = content.get("seeds", 1), content.get("kernel")
+    if len(content["weights"]) % seeds:
+        raise InputError(
+            f"{path}: {len(content['weights'])} networks cannot be of {seeds} seeds: make it anew")
+    if kernel is None:
+        return
+    checked(kernel, KernelFile, f"{path}, kernel", "make it anew")
+    need_fitting(lambda: GaussianProcess(kernel["sizes"], seeds, kernel["n"]), kernel["state"],
+                 f"{path}, kernel")
+    if kernel["level"].shape != (2, 2, seeds):
+        raise InputError(f"{path}, kernel: level is {list(kernel['level'].shape)}, not {[2, 2, seeds]}: make "
+                         "it anew")
+    # the scale of a constant feature is infinite
+    state = {name: 1 / value if name.startswith("scale") else value
+             for name, value in kernel["state"].items()}
+    need_finite(state | {"level": kernel["level"]}, f"{path}, kernel")
+    if kernel["encoder"] is not None:
+        kernel["encoder"] = unwrapped(kernel["encoder"])
+        need_fitting(lambda: build_encoder(content["encoder"], len(content["ops"])), kernel["encoder"], path)
+        need_finite(kernel["encoder"], path)

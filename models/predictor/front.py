@@ -27,6 +27,7 @@ from models.predictor.file import load_predictor, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells
 from models.predictor.gaussian_process import REFERENCE, kernel_features
 from runtime.errors import InputError
+from runtime.files import path_of
 from runtime.seeding import choose_device
 
 
@@ -88,7 +89,7 @@ class Predictor:
         """Writes predictor.pt, for `load` or finetune.py --score."""
         about = {name: value for name, value in self.about.items() if name != "start"}
         checkpoint = {"weights": self.about["start"]} if self.about["start"] is not None else None
-        save_predictor(Path(path).expanduser(), self.blended, checkpoint, **about)
+        save_predictor(path_of(path), self.blended, checkpoint, **about)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictor:

@@ -12,6 +12,8 @@
 """
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -23,9 +25,13 @@ from models.pretext.contrast import Contrast
 from models.pretext.masked import Edges, MaskedOperations
 from models.pretext.regression import TARGETS, PropertyRegression
 from models.pretext.two_view import CONTRASTIVE, ViewSettings
+from runtime.errors import InputError
 
 TASKS = ("mask", *TARGETS, "edges", "contrast", *CONTRASTIVE)
 MODEL_TYPES = {"mae": "mask"} | {name: name for name in CONTRASTIVE}  # --model_type: task
+
+
+COMPARING = ("contrast", "graphcl", "mvgrl", "grace", "barlow_twins")  # they need two graphs in a batch
 
 
 class TaskWeight(NamedTuple):
@@ -37,6 +43,15 @@ class TaskWeight(NamedTuple):
 
 # Tasks that hide a part of the cell say little about the behaviour of the whole cell.
 TASK_WEIGHTS = dict.fromkeys(("mask", "edges", "contrast", *CONTRASTIVE), TaskWeight(0.1, 0.25))
+
+
+def need_company(tasks: Sequence[str], batch_size: int) -> None:
+    """Raises InputError if a task that compares graphs would see a single one: its loss would be 0."""
+    for task in tasks:
+        share = TASK_WEIGHTS.get(task, TaskWeight()).share if len(tasks) > 1 else 1.0
+        if task in COMPARING and int(batch_size * share) < 2:
+            raise InputError(f"--batch_size {batch_size}: task {task} compares graphs and sees one per step: "
+                             f"give at least {math.ceil(2 / share)}")
 
 
 class MaskSettings(NamedTuple):

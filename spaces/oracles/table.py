@@ -19,6 +19,10 @@ class TableOracle:
     def __init__(self, table: Labels, space: Space):
         self.name, self.table, self.space = table.name, table, space
 
+    @property
+    def digest(self) -> str:
+        return self.table.digest
+
     def covers(self, key: str) -> bool:
         return key in self.table.row
 

@@ -27,7 +27,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.files import load_plain_pickle
+from runtime.files import path_of
+from runtime.guarded import load_plain_pickle
 from spaces.nasbench301 import CATEGORIES, CELLS, Answers, Surrogate, categories
 
 try:
@@ -92,7 +93,7 @@ class EnsembleOracle(Surrogate):
 
         Raises InputError for a missing, damaged, foreign or dangerous file.
         """
-        folder = Path(folder).expanduser().resolve()
+        folder = path_of(folder).resolve()
         files = sorted(folder.rglob("*surrogate_model.model"))
         if not files:
             raise InputError(f"no surrogate_model.model below {folder}: give the folder xgb_v1.0 of "

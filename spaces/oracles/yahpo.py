@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from runtime.errors import InputError
+from runtime.files import path_of
 from spaces.nasbench301 import CATEGORIES, INACTIVE, Answers, Surrogate, categories
 
 EPOCH = 98  # the surrogate predicts any epoch of a training run; this is the end of one
@@ -26,7 +27,7 @@ class YahpoOracle(Surrogate):
 
     def __init__(self, path: str | Path):
         """Reads an .onnx file and the category codes beside it, `<stem>_encoding.json` or `encoding.json`."""
-        path = Path(path).expanduser()
+        path = path_of(path)
         if path.suffix != ".onnx" or not path.is_file():
             raise InputError(
                 f"no surrogate at {path}: give nb301's .onnx file from github.com/slds-lmu/yahpo_data")

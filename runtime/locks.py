@@ -1,0 +1,56 @@
+"""One process per folder: the second is told who holds it, and the first removes what killed ones left."""
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from runtime.errors import InputError
+from runtime.files import named, remove_abandoned, write_json
+
+
+@contextlib.contextmanager
+def exclusive(folder: Path, flag: str, patience: float = 1.0, name: str = "") -> Iterator[None]:
+    """Makes the folder, keeps other processes out of it, and removes temporary files of killed ones.
+
+    flag: the one that names the folder, for messages. name: of a file in it that alone is held. Raises
+    InputError if the folder cannot be made, or if another process holds it for `patience` seconds. The lock
+    ends with the process, however that ends. `.lock` stays, empty; `.holder` says who holds it.
+    """
+    lock = FileLock(folder / f".{name}.lock".replace("..", "."), timeout=patience)
+    holder = folder / f".{name}.holder".replace("..", ".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder / name}: held by {said_by(holder)}: let it end, or give another {flag}"
+                         ) from None
+    except OSError as error:
+        raise InputError(f"{flag} {folder}: {error.strerror}; name another folder") from None
+    except NotImplementedError:  # a file system without locks
+        pass
+    try:
+        remove_abandoned(folder, name or None)
+        with named(holder):
+            write_json(holder, {"pid": os.getpid(), "host": socket.gethostname(),
+                                "since": datetime.now().astimezone().isoformat(timespec="seconds")})
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def said_by(holder: Path) -> str:
+    """Who holds a folder, in words."""
+    try:
+        said = json.loads(holder.read_text())
+        return f"process {int(said['pid'])} on {str(said['host'])[:60]} since {str(said['since'])[:40]}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process"
