@@ -4,7 +4,9 @@
         --finetune_train_samples 100 --finetune_batch_size 10 --seeds 0-9
     python finetune.py --score cells.txt --predictor runs/finetune/nasbench201/predictor.pt --out scores.csv
 
-In Python, the same predictor is models.predictor.Predictor.
+--save gets result.json, predictor.pt, config.json and log.jsonl. After a kill, the same command with --resume
+fits only the seeds that are missing, and ends in the same files. In Python, the same predictor is
+models.predictor.Predictor.
 """
 from __future__ import annotations
 
@@ -12,11 +14,12 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -28,14 +31,29 @@ from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor.blend import BlendedPredictor
 from models.predictor.file import load_encoder_or_predictor, load_predictor, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells, steps
+from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of, write_json, write_text
+from runtime.guarded import checked, read_checked, read_json
+from runtime.locks import exclusive
 from runtime.log import Log, mean_std, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
-from runtime.settings import parse, parse_seeds, part, report_to_sweep, setting
+from runtime.settings import (
+    by_content,
+    check_same,
+    command_of,
+    fingerprint,
+    parse,
+    parse_seeds,
+    part,
+    report_to_sweep,
+    setting,
+)
 from spaces import Space
 from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
 from spaces.labels.read import Labels, LabelSettings, read_labels
+
+GROUP = 5  # seeds fitted at once and kept if a run is interrupted; with 5 members each, more is no faster
 
 
 @dataclass
@@ -62,6 +80,7 @@ class Config(PredictorRecipe, DeviceSettings, LabelSettings):
         role="data")
     cell_marks: bool = setting(
         True, "DARTS spaces: mark vertices as normal or reduction cell (off = the paper's graph)")
+    resume: bool = setting(False, "continue the run in --save, if there is one", role="output")
     score: str = setting(
         "", "score the cells in this text file, one per line, with --predictor, and stop", role="output")
     predictor: str = setting("", "predictor.pt of an earlier run, for --score", role="output")
@@ -77,50 +96,123 @@ def main(argv: list[str] | None = None) -> dict | None:
         return score_file(config, device)
     if config.out:
         raise InputError(f"--out {config.out}: it is for --score; a fine-tuning writes to --save")
-    space = spaces.get(config.space, config.cell_marks)
-    protocol, source = config.protocol or space.protocol, config.model_state_dict
+    folder = path_of(config.save)
+    need_free(folder, config)
+    space, seeds = spaces.get(config.space, config.cell_marks), parse_seeds(config.seeds)
+    source = config.model_state_dict
     checkpoint = load_encoder_or_predictor(source, space) if source else None
     labels = read_labels(config.labels, space, config.dataset, config.run)
-    seeds, folder = parse_seeds(config.seeds), path_of(config.save)
-    write_json(folder / "config.json", dataclasses.asdict(config))
-
-    started = time.time()
+    protocol = config.protocol or space.protocol
     splits = [split(labels, protocol, config.finetune_train_samples, seed) for seed in seeds]
-    table = Batch.of(space.encode_keys(labels.keys)).to(device)
-    predictor = fit(config, space, checkpoint, examples_of(labels, protocol, splits, table, seeds))
-    fitted = time.time()
-    about = {"space": config.space, "cell_marks": config.cell_marks, "ops": list(space.ops),
-             "encoder": encoder_of(config, checkpoint)}
-    save_predictor(folder / "predictor.pt", predictor, checkpoint, **about)
-    rankings = rank(predictor, table, labels, splits)
-    seconds = {"fit": round(fitted - started, 1), "all": round(time.time() - started, 1)}
-
-    result = {
-        "protocol": protocol,
-        "space": config.space,
-        "oracle": labels.name,
-        "target": splits[0].target,
-        "base_model": about["encoder"]["base_model"],
-        "pretrained": source or None,
-        "n_train": config.finetune_train_samples,
-        "n_eval": counts([len(score) for score, _ in rankings]),
-        "members": config.members,
-        "kernel_share": config.kernel_share,
-        "seeds": seeds,
-        **measures(rankings),
-        "seconds": seconds,
-    }
-    log = Log(folder)
-    for seed, tau in zip(seeds, result["tau"]):
-        log.write(config.finetune_train_samples, seed=seed, tau=tau)
-    log.close()
-    write_json(folder / "result.json", result)
+    decided = by_content(fingerprint(config), labels=labels.digest,
+                         model_state_dict=checkpoint and digest_of(checkpoint))
+    with exclusive(folder, "--save"):
+        open_folder(folder, config, decided)
+        if (folder / "result.json").exists():
+            result = read_result(folder / "result.json")
+        else:
+            run = Run(config, space, labels, checkpoint, device)
+            result = run.carry_out(dict(zip(seeds, splits)), folder)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
     report_to_sweep(config.param, result["tau_mean"])
     print_result(result, folder)
     return result
 
 
+def need_free(folder: Path, config: Config) -> None:
+    """Raises InputError if the folder holds a run and --resume is off."""
+    if (folder / "config.json").exists() and not config.resume:
+        raise InputError(f"{folder} holds a run already: go on with --resume or give another --save")
+
+
+def open_folder(folder: Path, config: Config, decided: dict) -> None:
+    """Writes config.json; raises InputError if the folder holds another run."""
+    need_free(folder, config)
+    path = folder / "config.json"
+    if path.exists():
+        stored = read_checked(path, dict[str, Any], "give another --save")
+        check_same(stored.get("decided", stored), decided, path,
+                   {"labels": config.labels, "model_state_dict": config.model_state_dict})
+    else:
+        write_json(path, dataclasses.asdict(config) | {
+            "decided": decided, "command": command_of("finetune.py", config, "save")})
+
+
+def digest_of(checkpoint: dict) -> str:
+    """The SHA-256 of the weights that a run starts from: an encoder's, or all of a predictor's members."""
+    members = checkpoint.get("members") or [checkpoint["weights"]]
+    return weights_digest({f"{i}.{name}": value for i, weights in enumerate(members)
+                           for name, value in weights.items()})
+
+
 # The experiment ---------------------------------------------------------------------------------------------
+
+class Run:
+    """The fine-tuning of several seeds, a group at a time."""
+
+    def __init__(
+        self, config: Config, space: Space, labels: Labels, checkpoint: dict | None, device: torch.device
+    ):
+        self.config, self.space, self.labels, self.checkpoint = config, space, labels, checkpoint
+        self.protocol, self.device = config.protocol or space.protocol, device
+        self.table = Batch.of(space.encode_keys(labels.keys)).to(device)
+        self.about = {"space": config.space, "cell_marks": config.cell_marks, "ops": list(space.ops),
+                      "encoder": encoder_of(config, checkpoint)}
+
+    def carry_out(self, splits: dict[int, Split], folder: Path) -> dict:
+        """Fits and ranks every group of seeds, writes all files, and returns the content of result.json."""
+        started, seeds = time.time(), list(splits)
+        groups = [seeds[i:i + GROUP] for i in range(0, len(seeds), GROUP)]
+        predictors, rankings, fitting = [], [], 0.0
+        with progress_bar() as bar:
+            task = bar.add_task(f"fit {len(seeds)} x {self.config.finetune_train_samples} labels",
+                                total=len(groups) * steps(self.config, self.config.finetune_train_samples))
+            for group in groups:
+                began = time.time()
+                predictors.append(self.fitted([splits[seed] for seed in group], group, folder,
+                                              lambda: bar.advance(task)))
+                fitting += time.time() - began
+                rankings += rank(predictors[-1], self.table, self.labels, [splits[seed] for seed in group])
+        result = self.described(splits, rankings) | {
+            "seconds": {"fit": round(fitting, 1), "all": round(time.time() - started, 1)}}
+        save_predictor(folder / "predictor.pt", predictors, self.checkpoint, **self.about)
+        log = Log(folder, keep=0)
+        for seed, tau in zip(seeds, result["tau"]):
+            log.write(self.config.finetune_train_samples, seed=seed, tau=tau)
+        log.close()
+        write_json(folder / "result.json", result)  # last, as it says that all is there
+        return result
+
+    def fitted(self, splits: list[Split], seeds: list[int], folder: Path,
+               on_step: Callable[[], None]) -> BlendedPredictor:
+        """The predictors of a group of seeds: read from the folder if a killed run left them, else fitted."""
+        path = folder / "parts" / f"{'-'.join(map(str, seeds))}.pt"
+        if not path.exists():
+            examples = examples_of(self.labels, self.protocol, splits, self.table, seeds)
+            predictor = fit_predictor(
+                part(self.config, PredictorRecipe), self.space.ops, self.checkpoint, examples, on_step)
+            save_predictor(path, [predictor], self.checkpoint, **self.about)
+        # also what was just fitted: in another memory layout floats round differently
+        return load_predictor(path)[1].to(self.device)
+
+    def described(self, splits: dict[int, Split], rankings: list[tuple[np.ndarray, np.ndarray]]) -> dict:
+        """The content of result.json, without the seconds."""
+        config = self.config
+        return {
+            "protocol": self.protocol,
+            "space": config.space,
+            "oracle": self.labels.name,
+            "target": next(iter(splits.values())).target,
+            "base_model": self.about["encoder"]["base_model"],
+            "pretrained": config.model_state_dict or None,
+            "n_train": config.finetune_train_samples,
+            "n_eval": counts([len(score) for score, _ in rankings]),
+            "members": config.members,
+            "kernel_share": config.kernel_share,
+            "seeds": list(splits),
+            **measures(rankings),
+        }
+
 
 def examples_of(
     labels: Labels, protocol: str, splits: list[Split], table: Batch, seeds: list[int]
@@ -129,15 +221,6 @@ def examples_of(
     rows = np.stack([s.train for s in splits])  # [S, n]
     label = getattr(labels, RANKING_PROTOCOLS[protocol].train)[rows]  # [S, n]
     return Examples(table, rows, label, seeds)
-
-
-def fit(config: Config, space: Space, checkpoint: dict | None, examples: Examples) -> BlendedPredictor:
-    """Trains the predictors of all seeds together, under a progress bar."""
-    n = examples.rows.shape[1]
-    with progress_bar() as bar:
-        task = bar.add_task(f"fit {len(examples.seeds)} x {n} labels", total=steps(config, n))
-        return fit_predictor(part(config, PredictorRecipe), space.ops, checkpoint, examples,
-                             lambda: bar.advance(task))
 
 
 def rank(predictor: BlendedPredictor, table: Batch, labels: Labels,
@@ -153,6 +236,9 @@ def rank(predictor: BlendedPredictor, table: Batch, labels: Labels,
 def measures(rankings: list[tuple[np.ndarray, np.ndarray]]) -> dict:
     """Kendall's tau per seed with mean and standard deviation; the other measures as means over the seeds."""
     tau = [kendall_tau(*pair) for pair in rankings]
+    if not all(np.isfinite(score).all() for score, _ in rankings):
+        raise InputError("a score is not finite, so there is no ranking: lower --lr_encoder and "
+                         "--lr_predictor, or start from other weights")
     mean, std = mean_std(tau)
 
     def over_seeds(measure: Callable, *k: int) -> float:
@@ -235,7 +321,33 @@ def write_ranked(path: Path, ranked: list[dict]) -> None:
     write_text(path, text.getvalue())
 
 
-# Printing ---------------------------------------------------------------------------------------------------
+# Results ---------------------------------------------------------------------------------------------------
+
+class ResultFile(TypedDict):
+    """What `print_result` and --resume read of a result.json."""
+
+    protocol: str
+    space: str
+    oracle: str
+    target: str
+    base_model: str
+    pretrained: str | None
+    n_train: int
+    n_eval: int | list[int]
+    seeds: list[int]
+    tau: list[float]
+    tau_mean: float
+    tau_std: float | None
+    spearman_mean: float
+    precision_at: dict[str, float]
+    regret_at: dict[str, float]
+    seconds: dict[str, float]
+
+
+def read_result(path: Path) -> dict:
+    mend = "remove it, and --resume makes it anew"
+    return checked(read_json(path, mend), ResultFile, path, mend)
+
 
 def print_result(result: dict, folder: Path) -> None:
     start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"

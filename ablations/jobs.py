@@ -69,7 +69,8 @@ class AblationRun:
         given = filled((*grid.finetune, *setting.finetune), n)
         return self.job(
             "finetune",
-            (*given, "--labels", labels, "--finetune_train_samples", str(n), "--seeds", self.seeds),
+            (*given, "--labels", labels, "--finetune_train_samples", str(n), "--seeds", self.seeds,
+             "--resume"),
             self.pretraining(grid, setting))
 
     def job(self, script: str, flags: tuple[str, ...], start: Job | None = None) -> Job:
@@ -125,5 +126,5 @@ def work(chain: tuple[Job, ...]) -> str | None:
         try:
             job.run()
         except InputError as error:
-            return f"{job.script}.py {' '.join(job.flags)}: {error}"
+            return f"{job.script}.py in {job.folder}: {error}"
     return None

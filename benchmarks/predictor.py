@@ -76,8 +76,8 @@ class Config(DeviceSettings, LabelSettings):
     out: str = setting("results/predictor.json", "file of the JSON record, and name of its picture",
                        role="output")
     together: int = setting(
-        5, "seeds of a method and size that are fitted at once, and lost if a run is interrupted (the "
-        "grouping changes the random draws of dropout)", within=(1, np.inf), role="machine")
+        5, "seeds of a method and size that are fitted at once, and lost if a run is interrupted",
+        within=(1, np.inf), role="machine")
     jobs: int = setting(
         1, "processes, each with --threads; more than one needs --device cpu", within=(1, 64), role="machine")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from runtime.seeding import GOLDEN, scramble
+
 PADDING = 4  # pixels around an image before it is cropped to its size again
 MEAN = (0.49139968, 0.48215827, 0.44653124)  # of CIFAR-10's training images, per channel
 STD = (0.24703233, 0.24348505, 0.26158768)
@@ -19,20 +21,6 @@ def uniform(stream: int, index: torch.Tensor, n: int) -> torch.Tensor:
     key = scramble(stream + scramble(index))  # [B]
     column = torch.arange(1, n + 1, device=index.device)  # [n]
     return (scramble(key[:, None] + column * GOLDEN) & 0xFFFFFF).float() / 0x1000000  # [B, n]
-
-
-GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, the increment of splitmix64
-
-
-def scramble(x: torch.Tensor) -> torch.Tensor:
-    """The mixing of splitmix64 (Steele et al., 2014) on int64, whose products wrap around."""
-    x = (x ^ logical_shift(x, 30)) * -0x40A7B892E31B1A47
-    x = (x ^ logical_shift(x, 27)) * -0x6B2FB644ECCEEE15
-    return x ^ logical_shift(x, 31)
-
-
-def logical_shift(x: torch.Tensor, bits: int) -> torch.Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def padded(images: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The device, seeds, and the state of torch's own generators."""
+"""The device, seeds, the state of torch's own generators, and random numbers that need none."""
 from __future__ import annotations
 
 import contextlib
@@ -82,3 +82,19 @@ def set_rng_state(state: dict) -> None:
 def mix(*numbers: int) -> int:
     """Mixes several numbers into one seed of 63 bits."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+# Random numbers as pure functions ---------------------------------------------------------------------------
+
+GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, the increment of splitmix64
+
+
+def scramble(x: torch.Tensor) -> torch.Tensor:
+    """The mixing of splitmix64 (Steele et al., 2014) on int64, whose products wrap around."""
+    x = (x ^ logical_shift(x, 30)) * -0x40A7B892E31B1A47
+    x = (x ^ logical_shift(x, 27)) * -0x6B2FB644ECCEEE15
+    return x ^ logical_shift(x, 31)
+
+
+def logical_shift(x: torch.Tensor, bits: int) -> torch.Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -139,7 +139,7 @@ def test_a_stored_predictor_scores_as_the_one_in_memory(tmp_path, checkpoint, sh
     config = finetune.Config(**TINY, kernel_share=share)
     blend = fit_predictor(config, SPACE.ops, checkpoint, EXAMPLES)
     path, text = tmp_path / "predictor.pt", tmp_path / "cells.txt"
-    save_predictor(path, blend, checkpoint, space=SPACE.name, cell_marks=True, ops=list(SPACE.ops),
+    save_predictor(path, [blend], checkpoint, space=SPACE.name, cell_marks=True, ops=list(SPACE.ops),
                    encoder=encoder_of(config, checkpoint))
     scores = score_cells(blend, TABLE)  # [S, N]
     loaded = load_predictor(str(path))[1]

@@ -173,17 +173,21 @@ def linear_losses(ensemble: Ensemble, count: int,
     return losses, gradients
 
 
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in range(count)]
+
+
 @pytest.mark.parametrize("p", [0.5, 0.8])
 def test_mode_f_keeps_about_p_and_scales_the_rest_up(p):
     ensemble = Ensemble(members(2))
-    left = masked(ChildTuning("F", p, torch.Generator().manual_seed(0)), ensemble)
+    left = masked(ChildTuning("F", p, generators(2)), ensemble)
     kept, deviation = left != 0, (p * (1 - p) / left.shape[1]) ** 0.5
     assert torch.allclose(left[kept], torch.tensor(1 / p))
     assert (kept.double().mean(1) - p).abs().max() < 4 * deviation
 
 
 def test_mode_f_draws_anew_for_each_member_and_step():
-    ensemble, child = Ensemble(members(2)), ChildTuning("F", 0.5, torch.Generator().manual_seed(0))
+    ensemble, child = Ensemble(members(2)), ChildTuning("F", 0.5, generators(2))
     first, second = masked(child, ensemble), masked(child, ensemble)
     assert not torch.equal(first[0], first[1]) and not torch.equal(first, second)
 
@@ -191,7 +195,7 @@ def test_mode_f_draws_anew_for_each_member_and_step():
 @pytest.mark.parametrize("p", [0.0001, 0.3, 0.8])
 def test_mode_d_keeps_the_entries_of_largest_fisher_information(p):
     ensemble, generator = Ensemble(members(2)), torch.Generator().manual_seed(0)
-    child = ChildTuning("D", p, generator)
+    child = ChildTuning("D", p, [generator])
     losses, gradients = linear_losses(ensemble, 3, generator)
     child.measure(ensemble, losses)
     kept = masked(child, ensemble)  # [M, E]
@@ -205,7 +209,7 @@ def test_mode_d_keeps_the_entries_of_largest_fisher_information(p):
 
 def test_mode_d_keeps_the_same_entries_at_every_step():
     ensemble, generator = Ensemble(members(1)), torch.Generator().manual_seed(0)
-    child = ChildTuning("D", 0.3, generator)
+    child = ChildTuning("D", 0.3, [generator])
     child.measure(ensemble, linear_losses(ensemble, 1, generator)[0])
     assert torch.equal(masked(child, ensemble), masked(child, ensemble))
 
@@ -213,7 +217,7 @@ def test_mode_d_keeps_the_same_entries_at_every_step():
 def test_measuring_leaves_no_gradient_behind():
     ensemble, generator = Ensemble(members(1)), torch.Generator().manual_seed(0)
     before = ensemble.member(0)
-    ChildTuning("D", 0.3, generator).measure(ensemble, linear_losses(ensemble, 2, generator)[0])
+    ChildTuning("D", 0.3, [generator]).measure(ensemble, linear_losses(ensemble, 2, generator)[0])
     assert all(p.grad is None or not p.grad.any() for p in ensemble.params.values())
     assert all(torch.equal(value, before[name]) for name, value in ensemble.member(0).items())
 
@@ -221,7 +225,7 @@ def test_measuring_leaves_no_gradient_behind():
 @pytest.mark.parametrize("mode", ["F", "D"])
 def test_p_of_one_changes_nothing(mode):
     ensemble, generator = Ensemble(members(1)), torch.Generator().manual_seed(0)
-    child = ChildTuning(mode, 1.0, generator)
+    child = ChildTuning(mode, 1.0, [generator])
     child.measure(ensemble, linear_losses(ensemble, 1, generator)[0])
     assert (masked(child, ensemble) == 1).all()
 

@@ -144,6 +144,46 @@ def test_resuming_starts_if_there_is_nothing(tmp_path, whole):
     assert same(run(tmp_path, "--resume"), load(whole()))
 
 
+def test_a_finished_run_goes_on_to_more_iterations(tmp_path, kill, capsys):
+    """At the place in the larger schedule; the longer run is one, too, that is killed and goes on."""
+    first = run(tmp_path / "a")
+    longer = run(tmp_path / "a", "--resume", "--iterations", "30")
+    assert "goes on with the learning rate of step 20 of 30" in " ".join(capsys.readouterr().err.split())
+    assert longer["step"] == 30 and longer["losses"][:20] == first["losses"]
+    rates = {event["step"]: event["lr"] for event in logged(tmp_path / "a")}
+    assert rates[20] < rates[21] > rates[30]  # down to 0, then up to where 30 steps are
+    run(tmp_path / "b")
+    kill(4, tmp_path / "b", "--resume", "--iterations", "30")
+    assert same(run(tmp_path / "b", "--resume", "--iterations", "30"), longer)
+    assert "was made with iterations = 30, not 20" in refused("--save", str(tmp_path / "b"), "--resume")
+
+
+def test_an_unfinished_run_keeps_its_iterations(tmp_path, kill):
+    kill(7, tmp_path)
+    message = refused("--save", str(tmp_path), "--resume", "--iterations", "30")
+    assert "was made with iterations = 20, not 30" in message
+
+
+def test_the_cells_of_a_file_decide_and_not_its_name(tmp_path, kill):
+    def cells(name: str, first: int) -> str:
+        space = spaces.get("nasbench201")
+        keys = map(space.key, space.decode(np.arange(first, first + 40)[:, None] // 5**np.arange(6) % 5))
+        (tmp_path / name).write_text("".join(json.dumps({"arch": key}) + "\n" for key in keys))
+        return str(tmp_path / name)
+
+    kill(7, tmp_path / "run", "--data", cells("a.jsonl", 0))
+    message = refused("--save", str(tmp_path / "run"), "--resume", "--data", cells("a.jsonl", 9))
+    assert "last.pt was made with another content of data" in message
+    run(tmp_path / "run", "--resume", "--data", cells("b.jsonl", 0))
+
+
+@pytest.mark.parametrize("flags", ["--model_type graphcl --batch_size 1", "--tasks grace --batch_size 1",
+                                   "--tasks mask,contrast --batch_size 7"], ids=["graphcl", "grace", "ours"])
+def test_a_task_that_compares_cells_needs_two(tmp_path, flags):
+    assert "compares graphs and sees one per step: give at least" in refused(
+        "--save", str(tmp_path / "run"), *flags.split())
+
+
 def refused(*flags: str) -> str:
     """The message with which pretrain.py refuses the flags: one line."""
     with pytest.raises(InputError) as error:

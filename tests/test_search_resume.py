@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,32 @@ def test_two_processes_do_not_search_in_one_folder(tmp_path, labels, asked, no_r
     run(tmp_path / "run", labels)
     process.communicate()
     assert len(asked) == N
+
+
+@pytest.mark.parametrize("algo", ["r", "bo", "re", "rl"])
+def test_a_finished_search_goes_on_to_more_queries_as_if_it_had_them_from_the_beginning(
+        tmp_path, labels, asked, algo):
+    """14 queries end in the middle of a round of 4."""
+    whole = run(tmp_path / "whole", labels, "--search_algo", algo)
+    run(tmp_path / "run", labels, "--search_algo", algo, "--N", "14")
+    asked.clear()
+    longer = run(tmp_path / "run", labels, "--search_algo", algo, "--resume")
+    assert len(asked) == 6 and longer | {"seconds": 0} == whole | {"seconds": 0}
+    for name in ("history.jsonl", "curve.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    with pytest.raises(InputError, match="was made with N = 20, not 14"):
+        run(tmp_path / "run", labels, "--search_algo", algo, "--resume", "--N", "14")
+
+
+def test_the_content_of_labels_decides_and_not_their_name(tmp_path, labels, no_report):
+    run(tmp_path / "run", labels)
+    os.truncate(tmp_path / "run" / "history.jsonl", 2000)
+    copy, text = tmp_path / "copy.csv", Path(labels).read_text()
+    copy.write_text(text)
+    run(tmp_path / "run", str(copy), "--resume")
+    Path(labels).write_text(text.replace(",50", ",51", 1))
+    with pytest.raises(InputError, match="config.json was made with another content of labels"):
+        run(tmp_path / "run", labels, "--resume")
 
 
 def test_resuming_with_another_setting_names_it(tmp_path, labels, no_report):

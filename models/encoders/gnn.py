@@ -16,7 +16,7 @@ with warnings.catch_warnings():  # torch-geometric still calls torch.jit.script 
     from torch_geometric.nn import DenseGATConv, DenseGCNConv
 
 from models.batch import Batch
-from models.encoders.layers import average
+from models.encoders.layers import MemberDropout, average
 
 
 class MessagePassing(nn.Module):
@@ -36,7 +36,7 @@ class MessagePassing(nn.Module):
         self.convolutions = nn.ModuleList(self.convolution(width, heads) for _ in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         self.activations = nn.ModuleList(nn.PReLU() for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = MemberDropout(dropout)
         self.operations, self.width, self.readout_width = operations, width, width
         for module in self.modules():
             if isinstance(module, nn.Linear):

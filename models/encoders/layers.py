@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from runtime.seeding import GOLDEN, scramble
+
 
 def affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x [..., P], weight [Q, P], bias [Q] -> [..., Q].
@@ -64,16 +66,40 @@ class Standardise(torch.autograd.Function):
         return (grad - grad.mean(-1, keepdim=True)).addcmul_(out, along, value=-1).mul_(scale), None
 
 
-class Dropout(nn.Dropout):
-    """Dropout by random bytes on the CPU, in a third of the time that torch takes for a random number each.
+class MemberDropout(nn.Dropout):
+    """Dropout with a stream of its own for each member of an ensemble, so that no other changes its draws.
 
-    So the dropped share is a whole number of 256ths.
+    `stream` long[M] is a number per member (a scalar inside torch.func.vmap), which moves on with each call;
+    without it, torch's own generator draws. The masks are bytes of a hash of stream and position, a pure
+    function, so the dropped share is a whole number of 256ths.
     """
+
+    def __init__(self, p: float = 0.5):
+        super().__init__(p)
+        self.register_buffer("stream", None, persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dropped = round(256 * self.p)
-        if not self.training or x.device.type != "cpu" or not 0 < dropped < 256:
+        if not self.training or not 0 < dropped < 256:
             return super().forward(x)
+        if self.stream is None:
+            return self.drop_by_generator(x, dropped)
+        own = x.numel() if self.stream.dim() == 0 else x[0].numel()  # numbers of a member
+        position = torch.arange(-(-own // 8), device=x.device) * GOLDEN  # [W]
+        words = scramble(scramble(self.stream.add_(GOLDEN))[..., None] + position)  # [M, W]
+        byte = words.view(torch.int8)[..., :own].view(x.shape)  # -128 to 127
+        return x * ((byte >= dropped - 128).to(x.dtype) * (256 / (256 - dropped)))
+
+    def drop_by_generator(self, x: torch.Tensor, dropped: int) -> torch.Tensor:
+        return super().forward(x)
+
+
+class Dropout(MemberDropout):
+    """Dropout by random bytes on the CPU, in a third of the time of torch's random number for each entry."""
+
+    def drop_by_generator(self, x: torch.Tensor, dropped: int) -> torch.Tensor:
+        if x.device.type != "cpu":
+            return super().drop_by_generator(x, dropped)
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-2**63, None)
         byte = words.view(torch.int8)[:x.numel()].view(x.shape)  # -128 to 127
         kept = torch.ge(byte, dropped - 128, out=torch.empty_like(x, requires_grad=False))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.batch import Batch
-from models.encoders.layers import average
+from models.encoders.layers import MemberDropout, average
 
 
 class PublishedEncoder(nn.Module):
@@ -29,7 +29,7 @@ class PublishedEncoder(nn.Module):
         self.embed_mark = nn.Linear(2, width, bias=False)
         self.layers = nn.ModuleList(self.layer(width) for _ in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = MemberDropout(dropout)
         self.operations, self.width, self.readout_width = operations, width, width
 
     def forward(self, batch: Batch, masked: torch.Tensor | None = None) -> torch.Tensor:

@@ -6,7 +6,7 @@ Weight decay is not part of the gradient: as in the authors' optimiser, it shrin
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
@@ -14,10 +14,13 @@ from models.predictor.ensemble import Ensemble
 
 
 class ChildTuning:
-    """Masks gradients: call `mask(ensemble)` between backward() and the optimiser's step; p = 1 keeps all."""
+    """Masks gradients: call `mask(ensemble)` between backward() and the optimiser's step; p = 1 keeps all.
 
-    def __init__(self, mode: str, p: float, generator: torch.Generator):
-        self.mode, self.p, self.generator = mode, p, generator
+    generators: one per member, whose draws therefore depend on no other.
+    """
+
+    def __init__(self, mode: str, p: float, generators: Sequence[torch.Generator]):
+        self.mode, self.p, self.generators = mode, p, generators
         self.kept: dict[str, torch.Tensor] = {}  # mode D: bool [M, ...] for each parameter
 
     def measure(self, ensemble: Ensemble, losses: Iterable[Callable[[], torch.Tensor]]) -> None:
@@ -50,7 +53,8 @@ class ChildTuning:
             if self.mode == "D":
                 p.grad *= self.kept[name]
             else:
-                draw = torch.rand(p.shape, generator=self.generator, device=p.device)
+                draw = torch.stack([torch.rand(p.shape[1:], generator=generator, device=p.device)
+                                    for generator in self.generators])
                 p.grad *= (draw < self.p) / self.p
 
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
 from models.batch import Batch
+from models.encoders.layers import MemberDropout
 
 
 class Ensemble(nn.Module):
@@ -33,6 +35,13 @@ class Ensemble(nn.Module):
             stacked = torch.stack([parameters[name].detach() for parameters in every])  # [M, ...]
             setattr(self.call.network.get_submodule(module), last, nn.Parameter(stacked))
 
+    def seed(self, streams: Sequence[Callable[[int], int]]) -> None:
+        """Gives each member streams of its own for dropout: streams[m](i) for its i-th dropout layer."""
+        layers = [module for module in self.modules() if isinstance(module, MemberDropout)]
+        for i, layer in enumerate(layers):
+            device = next(self.parameters()).device
+            layer.stream = torch.tensor([stream(i) for stream in streams], device=device)  # [M]
+
     @property
     def params(self) -> dict[str, nn.Parameter]:
         """{name: [M, ...]}."""
@@ -46,7 +55,7 @@ class Ensemble(nn.Module):
         def run(member, x):
             return functional_call(self.call, member, (x, method))
 
-        params = dict(self.call.named_parameters())
+        params = dict(self.call.named_parameters()) | dict(self.call.named_buffers())
         if self.size == 1:  # without vmap, whose wrapping of every operation takes a third of a small step
             alone = (Batch(*(field.squeeze(0) for field in inputs)) if isinstance(inputs, Batch)
                      else inputs.squeeze(0))

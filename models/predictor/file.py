@@ -1,6 +1,7 @@
 """Reads and writes predictor.pt: a fine-tuned predictor with all that it needs to score cells."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, TypedDict
 
@@ -31,24 +32,32 @@ class KernelFile(TypedDict):
     encoder: dict[str, torch.Tensor] | None
 
 
-def save_predictor(path: Path, predictor: BlendedPredictor, checkpoint: dict | None, **about) -> None:
+def save_predictor(
+    path: Path, parts: Sequence[BlendedPredictor], checkpoint: dict | None, **about
+) -> None:
     """Writes predictor.pt, atomically.
 
-    checkpoint: of the encoder that the predictor started from, if any. about: space, cell_marks, ops and the
-    encoder's config.
+    parts: of different seeds, fitted alike; they become one predictor. checkpoint: of the encoder that these
+    started from, if any. about: space, cell_marks, ops and the encoder's config.
     """
-    process = predictor.process
+    process = parts[0].process
     kernel = None if process is None else {
-        "share": predictor.share,
+        "share": parts[0].share,
         "sizes": process.sizes,
         "n": process.weight.shape[1],
-        "level": predictor.scale.cpu(),
-        "state": {name: value.cpu() for name, value in process.state_dict().items()},
+        "level": torch.cat([part.scale for part in parts], dim=-1).cpu(),
+        "state": {name: joined([part.process.state_dict()[name] for part in parts]).cpu()
+                  for name in process.state_dict()},
         "encoder": checkpoint and checkpoint["weights"],
     }
-    ensemble = predictor.ensemble
-    save_checkpoint(path, **about, kernel=kernel, seeds=predictor.seeds,
-                    weights=[ensemble.member(i) for i in range(ensemble.size)])
+    weights = [part.ensemble.member(i) for part in parts for i in range(part.ensemble.size)]
+    save_checkpoint(
+        path, **about, kernel=kernel, seeds=sum(part.seeds for part in parts), weights=weights)
+
+
+def joined(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Joins a buffer of Gaussian processes: [S, ...] along the seeds; one [P] is the same in all."""
+    return values[0] if values[0].dim() == 1 else torch.cat(list(values))
 
 
 def load_predictor(path: str | Path) -> tuple[dict, BlendedPredictor]:

@@ -144,8 +144,8 @@ def fit_ensemble(recipe: PredictorRecipe, networks: list[PredictorNetwork], exam
                  on_step: Callable[[], None] = lambda: None) -> Ensemble:
     """Trains network m on the examples of m, all M together; returns the ensemble in eval mode.
 
-    Each seed decides the order of its member's labels; dropout and Child-Tuning draw for all members
-    together, so they depend on the whole list of seeds. on_step() is called after every step,
+    Each seed decides all draws of its member (order of the labels, dropout, Child-Tuning), so that a member
+    becomes the same, up to rounding, in any company. on_step() is called after every step,
     `steps(recipe, n)` times. Raises InputError if the training diverges.
     """
     table, rows, _, seeds = examples
@@ -159,8 +159,8 @@ def fit_ensemble(recipe: PredictorRecipe, networks: list[PredictorNetwork], exam
     loss_of = batch_loss(recipe, trained, inputs, standardised(examples))
     optimiser = grouped_optimiser(
         recipe, trained, learning_rates(recipe, networks[0].pretrained, rows.shape[1]))
-    with seeded(*seeds, 4):  # dropout
-        optimise(recipe, trained, optimiser, loss_of, examples, on_step)
+    trained.seed([partial(mix, seed, 4) for seed in seeds])
+    optimise(recipe, trained, optimiser, loss_of, examples, on_step)
     if recipe.finetune_fixed_encoder:
         for name, value in trained.params.items():
             ensemble.params[f"head.{name}"].data.copy_(value)
@@ -210,7 +210,7 @@ def optimise(recipe: PredictorRecipe, trained: Ensemble, optimiser: torch.optim.
         return shuffled.tensor_split(batches_per_epoch(recipe, n), dim=1)
 
     child = ChildTuning(recipe.child_tuning_mode, recipe.child_tuning_p,
-                        torch.Generator(device).manual_seed(mix(*seeds, 3)))
+                        [torch.Generator(device).manual_seed(mix(seed, 3)) for seed in seeds])
     trained.train()
     child.measure(trained, (partial(loss_of, index) for index in batches()))
     step, total = 0, steps(recipe, n)

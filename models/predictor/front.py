@@ -89,7 +89,7 @@ class Predictor:
         """Writes predictor.pt, for `load` or finetune.py --score."""
         about = {name: value for name, value in self.about.items() if name != "start"}
         checkpoint = {"weights": self.about["start"]} if self.about["start"] is not None else None
-        save_predictor(path_of(path), self.blended, checkpoint, **about)
+        save_predictor(path_of(path), [self.blended], checkpoint, **about)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictor:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.batch import Batch
-from models.encoders.layers import Dropout, LayerNorm, Linear, PReLU
+from models.encoders.layers import Dropout, LayerNorm, Linear, MemberDropout, PReLU
 
 
 class Head(nn.Sequential):
@@ -26,7 +26,7 @@ class PredictorNetwork(nn.Module):
         self.encoder = encoder
         width = encoder.width
         # torch.func.vmap, which serves all other networks, forbids random draws in place
-        drop = Dropout if self.accepts_stacked_parameters else nn.Dropout
+        drop = Dropout if self.accepts_stacked_parameters else MemberDropout
         self.head = Head(
             Linear(encoder.readout_width, width), LayerNorm(width), PReLU(), drop(dropout),
             Linear(width, width), LayerNorm(width), PReLU(), drop(dropout),
