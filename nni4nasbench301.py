@@ -14,7 +14,8 @@ from functools import partial
 
 from runtime.errors import main_guard
 from runtime.settings import setting
-from sweeps.launch import SweepConfig, choice, log_uniform, run_sweep, uniform
+from sweeps.launch import SweepConfig, run_sweep
+from sweeps.space import choice, log_uniform, uniform
 
 TABLES = {
     "pretrain": {

@@ -193,6 +193,8 @@ def report_to_sweep(source: str, value: float, final: bool = True) -> None:
         return
     import nni
 
+    if not math.isfinite(value):
+        raise InputError(f"the result of this trial is {value}, which is no finite number")
     if final:
         log_trial(value=value)
         nni.report_final_result(value)

@@ -8,7 +8,7 @@ NNI 3.0 has faults that this file and sweeps/tuner.py work around; each is descr
 """
 from __future__ import annotations
 
-import json
+import math
 import signal
 import socket
 import time
@@ -17,15 +17,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from runtime.errors import InputError
-from runtime.files import ROOT
+from runtime.files import ROOT, path_of
+from runtime.guarded import need_file, read_checked
 from runtime.log import console, progress_bar
+from sweeps.guard import guarded
 
 POLL = 1.0  # seconds between two queries of the trials' states
 ASK_ATTEMPTS = 4
 START_ATTEMPTS = 6  # NNI gives its tuner 10 seconds to start, too few on a busy machine
+IDLE = 180.0  # seconds without a running trial after which a sweep counts as stuck
 ENDED = ("DONE", "STOPPED", "ERROR")  # states of an NNI experiment
 UNFINISHED = ("WAITING", "RUNNING", "UNKNOWN")  # states of a trial
 TUNERS = {  # name: its arguments
@@ -41,8 +44,13 @@ def experiment(config, table: dict, command: Callable[[bool, int], str], folder:
     and the command. command(whether trials run on this machine, trials at a time) is the shell command of a
     trial.
     """
+    if config.config:
+        need_file(path_of(config.config), "give an NNI experiment YAML")
     try:
-        return configured(config, table, command, folder).canonical_copy()
+        wanted = configured(config, table, command, folder)
+        if wanted.search_space_file is not None:
+            need_file(path_of(wanted.search_space_file), "name the file of the search space")
+        return wanted.canonical_copy()
     except ImportError:
         raise InputError("the package nni is not installed (it has no build for every platform)") from None
     except InputError:
@@ -77,23 +85,30 @@ def configured(config, table: dict, command: Callable[[bool, int], str], folder:
         wanted.trial_code_directory = Path.cwd() if local else ROOT
     if config.tuner or (wanted.tuner is None and wanted.advisor is None):
         name = config.tuner or "TPE"
-        need_tuner(name)
         values = {"optimize_mode": "maximize", "seed": config.seed}
         wanted.tuner = AlgorithmConfig(name=name, class_args={key: values[key] for key in TUNERS[name]})
-    if wanted.tuner and (wanted.tuner.name or "").lower() == "tpe":
-        wanted.tuner = CustomAlgorithmConfig(class_name="sweeps.tuner.TPE", code_directory=ROOT,
-                                             class_args=wanted.tuner.class_args)
+    if wanted.tuner and getattr(wanted.tuner, "name", None):
+        need_tuner(wanted.tuner.name, wanted.tuner.class_args)
+        if wanted.tuner.name.lower() == "tpe":
+            wanted.tuner = CustomAlgorithmConfig(class_name="sweeps.tuner.TPE", code_directory=ROOT,
+                                                 class_args=wanted.tuner.class_args)
     return wanted
 
 
-def need_tuner(name: str) -> None:
-    """Raises InputError if the tuner's own package is missing, which NNI would only log."""
-    from nni.tools.package_utils.tuner_factory import create_validator_instance
+def need_tuner(name: str, arguments: dict | None = None) -> None:
+    """Makes the tuner, to raise InputError for what NNI would only log, a minute later."""
+    from nni.tools.package_utils.config_manager import get_all_algo_meta
+    from nni.tools.package_utils.tuner_factory import create_builtin_class_instance
 
+    known = sorted(meta.name for meta in get_all_algo_meta() if meta.algo_type == "tuner")
+    if name.lower() not in map(str.lower, known):
+        raise InputError(f"tuner {name!r} is none of {', '.join(known)}")
     try:
-        create_validator_instance("tuners", name)
+        create_builtin_class_instance(name, dict(arguments or {}), "tuners")
     except ImportError:
-        raise InputError(f"--tuner {name} needs another package: pip install 'nni[{name}]==3.0'") from None
+        raise InputError(f"tuner {name} needs another package: pip install 'nni[{name}]==3.0'") from None
+    except Exception as error:  # each tuner has types of its own
+        raise InputError(f"tuner {name}: {error or type(error).__name__}") from None
 
 
 # A running experiment ---------------------------------------------------------------------------------------
@@ -136,15 +151,16 @@ def running(wanted, port: int) -> Iterator[Any]:
     # else NNI's manager would survive this process
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     sweep = None
-    try:
-        with uninterrupted():
-            sweep = start(wanted, port)
-        yield sweep
-    finally:
-        with uninterrupted():
-            if sweep:
-                sweep.stop()
-        signal.signal(signal.SIGTERM, before)
+    with guarded():
+        try:
+            with uninterrupted():
+                sweep = start(wanted, port)
+            yield sweep
+        finally:
+            with uninterrupted():
+                if sweep:
+                    sweep.stop()
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -185,7 +201,13 @@ def start(wanted, port: int):
 def dispatcher_log(sweep) -> str:
     """The log of the tuner's process."""
     path = Path(sweep.config.experiment_working_directory, sweep.id, "log", "dispatcher.log")
-    return path.read_text() if path.exists() else ""
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def last_error(log: str) -> str:
+    """The last error in the log of the tuner's process, in one line."""
+    lines = [line.strip() for line in log.splitlines() if "Error" in line or "ERROR" in line]
+    return lines[-1] if lines else "its log names no error"
 
 
 # Trials -----------------------------------------------------------------------------------------------------
@@ -202,19 +224,28 @@ def ask(question: Callable[[], Any]):
             time.sleep(POLL)
 
 
-def watch(sweep, total: int) -> str:
-    """Shows the progress of the trials until the experiment ends; returns its final state."""
+def watch(sweep, total: int, on_trials: Callable[[list[Trial]], None] = lambda trials: None) -> str:
+    """Shows the progress of the trials until the experiment ends; returns its final state.
+
+    on_trials(all trials so far) is called after each look. Ends a sweep whose tuner broke, or in which no
+    trial runs for IDLE seconds, and prints the tuner's last error: NNI would wait for ever.
+    """
     with progress_bar() as bar:
-        task = bar.add_task("sweep", total=total)
+        task, active = bar.add_task("sweep", total=total), time.monotonic()
         while True:
             state, trials = ask(sweep.get_status), join(ask(sweep.list_trial_jobs))
+            on_trials(trials)
             failed, best = sum(trial.failed for trial in trials), best_of(trials)
             news = f"{f', best {best.value:.4f}' if best else ''}{f', {failed} failed' if failed else ''}"
-            bar.update(task, completed=sum(trial.status not in UNFINISHED for trial in trials),
-                       description=f"sweep{news}")
+            bar.update(task, completed=sum(trial.ended for trial in trials), description=f"sweep{news}")
             if state in ENDED:
                 return state
-            if "Dispatcher exiting" in dispatcher_log(sweep):  # the tuner broke; NNI would wait for ever
+            if any(trial.status == "RUNNING" for trial in trials):
+                active = time.monotonic()
+            log, idle = dispatcher_log(sweep), time.monotonic() - active > IDLE
+            if "Dispatcher exiting" in log or idle:
+                why = f"no trial has run for {IDLE:.0f} s" if idle else "the tuner broke"
+                bar.console.print(f"{why}: {last_error(log)}", soft_wrap=True)
                 return "ERROR"
             time.sleep(POLL)
 
@@ -235,9 +266,30 @@ class Trial:
     folder: Path
 
     @property
+    def ended(self) -> bool:
+        return self.status not in UNFINISHED
+
+    @property
     def failed(self) -> bool:
         """Whether the trial failed; one that was stopped, by a limit or by hand, did not."""
         return self.status == "FAILED" or (self.status == "SUCCEEDED" and self.value is None)
+
+
+class TrialFile(TypedDict, total=False):
+    """trial.json, by `runtime.settings.log_trial`."""
+
+    parameters: dict[str, Any]
+    value: float
+
+
+def number_in(result: Any) -> float | None:
+    """The finite number that a trial reported, alone or under "default"; None for anything else."""
+    value = result.get("default") if isinstance(result, dict) else result
+    try:
+        value = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def join(jobs: list) -> list[Trial]:
@@ -252,14 +304,14 @@ def join(jobs: list) -> list[Trial]:
     for job in jobs:
         folder = Path(job.logPath)
         own = folder / "trial.json"  # absent on other machines
-        logged = json.loads(own.read_text()) if own.exists() else {}
+        logged = read_checked(own, TrialFile) if own.exists() else {}
         final = job.finalMetricData[-1] if job.finalMetricData else None
         identity = int(final.parameterId) if final else None
         parameters = logged.get("parameters", asked.get(identity, {}))
         if parameters != asked.get(identity, parameters):
             raise InputError(f"{own} disagrees with NNI about the parameters of trial {job.trialJobId}")
         ended = job.status not in UNFINISHED and job.startTime
-        trials.append(Trial(identity, job.trialJobId, job.status, float(final.data) if final else None,
+        trials.append(Trial(identity, job.trialJobId, job.status, number_in(final.data) if final else None,
                             (job.endTime - job.startTime) / 1000 if ended else None, parameters, folder))
     return sorted(
         trials, key=lambda trial: (trial.parameter_id is None, trial.parameter_id or 0, trial.trial))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import math
 import os
 import shlex
 import sys
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -26,12 +25,16 @@ import pretrain
 import spaces
 from figs.sweep import plot
 from runtime.errors import InputError
-from runtime.files import path_of, write_json, write_text
+from runtime.files import path_of, sha256_of, write_json, write_text
+from runtime.guarded import read_checked
+from runtime.locks import exclusive
 from runtime.log import console, output
-from runtime.settings import checked, fingerprint, parse, setting
+from runtime.settings import by_content, check_same, checked, fingerprint, parse, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS
 from spaces.labels.read import EMBEDDED, default_labels
+from sweeps.earlier import append_trial, continued, read_trials
 from sweeps.experiment import TUNERS, Trial, ask, best_of, experiment, free_port, join, running, watch
+from sweeps.space import check_space
 
 ABOUT = """
 A trial is finetune.py or pretrain.py with --param nni. Flags after -- go to every trial. A setting among them
@@ -73,7 +76,11 @@ class SweepConfig:
     labels: str = setting(
         "", "label table that trials train and are measured on (empty = the space's default)", role="data")
     outdir: str = setting("", "folder of the results (empty = runs/sweep/SPACE/STAGE)", role="output")
-    trials: int = setting(0, "number of trials (0 = the one in --config, or 20)", within=(0, math.inf))
+    trials: int = setting(
+        0, "number of trials in all (0 = the one in --config, or 20)", within=(0, 10**6))
+    resume: bool = setting(
+        False, "go on with the sweep in --outdir, if there is one: keeps its trials and makes those that are "
+        "missing, also for a larger --trials", role="output")
     concurrency: int = setting(
         0, "trials at a time (0 = the number in --config, or 1)", within=(0, 1024), role="machine")
     tuner: str = setting(
@@ -97,29 +104,12 @@ class SweepConfig:
 
 # Table: what is swept ---------------------------------------------------------------------------------------
 
-def choice(*values) -> dict:
-    """One of the values."""
-    return {"_type": "choice", "_value": list(values)}
-
-
-def uniform(low: float, high: float) -> dict:
-    return {"_type": "uniform", "_value": [low, high]}
-
-
-def log_uniform(low: float, high: float) -> dict:
-    """Uniform on a logarithmic scale."""
-    return {"_type": "loguniform", "_value": [low, high]}
-
-
-def left_to_sweep(table: dict, script: ModuleType, given: list[str]) -> dict:
+def left_to_sweep(table: dict, given: list[str]) -> dict:
     """The table without the settings that the flags `given` to every trial fix.
 
-    Raises InputError if the script could not take one of the values, or if nothing is left.
+    Raises InputError if nothing is left.
     """
     fixed = {word[2:].split("=")[0].removeprefix("no-") for word in given if word.startswith("--")}
-    for name, space in table.items():
-        for value in space["_value"]:
-            checked(script.Config, name, value, "search space")
     left = {name: space for name, space in table.items() if name not in fixed}
     if not left:
         raise InputError("the flags after -- fix everything that this stage sweeps")
@@ -136,26 +126,89 @@ def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str]
     cut = argv.index("--") if "--" in argv else len(argv)
     config, given = parse(config_class, argv[:cut], about + ABOUT), argv[cut + 1:]
     stage = STAGES[config.stage]
-    table = left_to_sweep(tables[config.stage], stage.script, given)
+    table = left_to_sweep(tables[config.stage], given)
     flags = ["--space", config.space, "--labels", label_source(config), "--protocol", "gmae",
              *stage.flags.split(), *given]
     settings = parse(stage.script.Config, flags, "")
     refuse_test_accuracy(settings)
     folder = path_of(config.outdir or f"runs/sweep/{config.space}/{config.stage}").absolute()
-    if (folder / "trials.csv").exists():
-        raise InputError(f"{folder} holds a sweep already: give another --outdir")
+    need_free(folder, config)
     flags += ["--param", f"{settings.param},nni"]
     wanted = experiment(config, table, partial(command, stage.script, flags), folder)
-    decided = {"trial_flags": flags, "search_space": wanted.search_space}
-    write_json(folder / "config.json", dataclasses.asdict(config) | decided)
+    ours = Path(stage.script.__file__).name in wanted.trial_command
+    check_space(wanted.search_space, stage.script if ours else None, config.config or "search space")
+    with exclusive(folder, "--outdir"):
+        open_folder(folder, config, flags, wanted.search_space)
+        earlier = read_trials(folder)
+        state, trials = "DONE", earlier
+        if len(earlier) < wanted.max_trial_number:
+            state, trials = carry_on(config, wanted, earlier, folder)
+        write_csv(folder / "trials.csv", trials)
+        kinds = {name: space["_type"] for name, space in wanted.search_space.items()}
+        return export(config, settings, kinds, trials, state, folder)
+
+
+def carry_on(config, wanted, earlier: list[Trial], folder: Path) -> tuple[str, list[Trial]]:
+    """Runs the trials that are missing, in an experiment of their own, which goes on from the earlier ones.
+
+    Returns NNI's final state and all trials. Each is on the disk as soon as it has ended.
+    """
+    total = wanted.max_trial_number
+    if earlier:
+        wanted = continued(wanted, earlier, config.seed)
+    known = {trial.trial for trial in earlier}
+    first = 1 + max((trial.parameter_id for trial in earlier if trial.parameter_id is not None), default=-1)
+
+    def all_of(jobs: list[Trial]) -> list[Trial]:
+        return earlier + [trial if trial.parameter_id is None else dataclasses.replace(
+            trial, parameter_id=first + trial.parameter_id) for trial in jobs]
+
+    def keep(jobs: list[Trial]) -> None:
+        for trial in all_of(jobs):
+            if trial.ended and trial.trial not in known:
+                known.add(trial.trial)
+                append_trial(folder, trial)
+
     with free_port(config.port) as port, running(wanted, port) as sweep:
         try:
-            state = watch(sweep, wanted.max_trial_number)
+            state = watch(sweep, total - len(earlier), keep)
         finally:  # also after Ctrl-C
-            trials = join(ask(sweep.list_trial_jobs))
-            write_csv(folder / "trials.csv", trials)
-    kinds = {name: space.get("_type", "") for name, space in wanted.search_space.items()}
-    return export(config, settings, kinds, trials, state, folder)
+            jobs = join(ask(sweep.list_trial_jobs))
+            keep(jobs)
+            write_csv(folder / "trials.csv", all_of(jobs))
+    return state, all_of(jobs)
+
+
+def need_free(folder: Path, config) -> None:
+    """Raises InputError if the folder holds a sweep and --resume is off."""
+    begun = any((folder / name).exists() for name in ("config.json", "trials.csv"))
+    if begun and not config.resume:
+        raise InputError(f"{folder} holds a sweep already: go on with --resume or give another --outdir")
+
+
+def open_folder(folder: Path, config, flags: list[str], space: dict) -> None:
+    """Writes config.json; raises InputError if the folder holds another sweep. Only --trials may differ."""
+    need_free(folder, config)
+    path = folder / "config.json"
+    labels = flags[flags.index("--labels") + 1]
+    decided = by_content(fingerprint(config), labels=content(labels), config=content(config.config))
+    others = [word for i, word in enumerate(flags) if "--labels" not in (word, flags[i - 1])]
+    decided = {name: value for name, value in decided.items() if name != "trials"} | {
+        "trial_flags": others, "search_space": space}
+    if path.exists():
+        stored = read_checked(path, dict[str, Any], "give another --outdir")
+        if "decided" not in stored:
+            raise InputError(
+                f"{path} is of an earlier version, which could not resume: give another --outdir")
+        check_same(stored["decided"], decided, path)
+    else:
+        write_json(path, dataclasses.asdict(config) | {
+            "trial_flags": flags, "search_space": space, "decided": decided})
+
+
+def content(source: str) -> str | None:
+    """The digest of a file; an embedded name stands for itself."""
+    return sha256_of(path_of(source)) if source and path_of(source).is_file() else source or None
 
 
 def label_source(config) -> str:

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from nni.algorithms.hpo.tpe_tuner import TpeTuner
 
+from sweeps.experiment import number_in
+
 
 class TPE(TpeTuner):
     """Tree-structured Parzen estimator (Bergstra et al. 2011).
@@ -15,9 +17,24 @@ class TPE(TpeTuner):
     """
 
     def __init__(
-        self, optimize_mode: str = "maximize", seed: int | None = None, tpe_args: dict | None = None
+        self, optimize_mode: str = "maximize", seed: int | None = None, tpe_args: dict | None = None,
+        earlier: list[dict] | None = None
     ):
+        """earlier: {"parameter", "value"} of the trials of a sweep that this one continues."""
         super().__init__(optimize_mode, seed, {"constant_liar_type": "worst"} | (tpe_args or {}))
+        self.earlier = earlier or []
+
+    def update_search_space(self, space):
+        super().update_search_space(space)
+        self.import_data(self.earlier)
+
+    def receive_trial_result(self, parameter_id, parameters, value, **kwargs):
+        """Learns from finite results only; others are those of failed trials."""
+        value = number_in(value)
+        if value is None:
+            self._running_params.pop(parameter_id, None)
+        else:
+            super().receive_trial_result(parameter_id, parameters, value, **kwargs)
 
     def trial_end(self, parameter_id, success, **kwargs):
         """Ignores the report, which may be of another trial's end."""

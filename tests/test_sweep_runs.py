@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -128,3 +129,59 @@ def test_an_interrupt_stops_the_trials_and_keeps_their_table(tmp_path):
     assert (tmp_path / "out" / "trials.csv").read_text().count("\n") == 2
     with pytest.raises(ProcessLookupError):
         os.kill(int(started[0].read_text()), 0)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The processes whose command line or environment names the folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            said = (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in said and int(place.name) != os.getpid():
+            found.append(int(place.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
+def test_a_killed_sweep_leaves_no_process_and_goes_on_with_what_is_finished(tmp_path):
+    """The first trial ends, the second sleeps for ever; the next sweep makes the second and a third."""
+    script = ("echo x >> tried; n=$(wc -l < tried); test $n -eq 2 && exec sleep 1000; "
+              "exec python report.py")
+    (tmp_path / "report.py").write_text(
+        "import nni\nnni.get_next_parameter()\nnni.report_final_result({\"default\": 0.5})\n")
+    script = script.replace("python report.py", f"{sys.executable} {tmp_path / 'report.py'}")
+    script = script.replace("tried", str(tmp_path / "tried"))
+    flags = [*own(tmp_path, script), "--trials", "3"]
+    launcher = subprocess.Popen([sys.executable, str(ROOT / "nni4nasbench101.py"), *flags], cwd=tmp_path,
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    lines = tmp_path / "out" / "trials.jsonl"
+    while not (lines.exists() and len((tmp_path / "tried").read_text().split()) == 2):
+        assert launcher.poll() is None
+        time.sleep(0.2)
+    launcher.kill()
+    launcher.wait()
+    until = time.monotonic() + 60
+    while processes_of(tmp_path):
+        assert time.monotonic() < until, processes_of(tmp_path)
+        time.sleep(0.2)
+    first = lines.read_text()
+    nni4nasbench101.main([*flags, "--resume"])
+    assert lines.read_text().startswith(first) and (tmp_path / "tried").read_text().count("x") == 4
+    rows = list(csv.DictReader((tmp_path / "out" / "trials.csv").open()))
+    assert [row["parameter_id"] for row in rows] == ["0", "1", "2"]
+    assert {row["value"] for row in rows} == {"0.5"} and len({row["lr_encoder"] for row in rows}) == 3
+    assert not list((tmp_path / "out").glob(".*.tmp")) and not (tmp_path / "out" / ".holder").exists()
+
+
+def test_results_that_are_no_numbers_are_failed_trials(tmp_path):
+    (tmp_path / "report.py").write_text(
+        "import nni\nlr = nni.get_next_parameter()['lr_encoder']\n"
+        "nni.report_final_result(float('nan') if lr > 0.003 else 0.25)\n")
+    flags = own(tmp_path, f"exec {sys.executable} {tmp_path / 'report.py'}")
+    with pytest.raises(SystemExit):
+        nni4nasbench101.main([*flags, "--trials", "4"])
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["trials"] == 4 and result["failed"] >= 1
+    assert result["best"] is None or result["best"]["value"] == 0.25
