@@ -34,8 +34,8 @@ from models.predictor.fit import PredictorRecipe
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.executors import Executor, ExecutorSettings, InProcess, compute_all, open_executor
-from runtime.files import path_of, whole_lines, write_json
-from runtime.guarded import checked_json, read_checked
+from runtime.files import path_of, write_json
+from runtime.guarded import read_checked
 from runtime.locks import exclusive
 from runtime.log import output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
@@ -58,7 +58,7 @@ from strategies.base import CandidatePool, StrategySettings
 from strategies.history import History, best_of
 from strategies.posterior import PosteriorSettings, SearchPredictor
 from strategies.problem import QUERY_PROTOCOLS, open_benchmark, open_pool, optimum, stop_accuracy
-from strategies.rounds import Chooser, RoundLine, Schedule, run_rounds
+from strategies.rounds import Chooser, Schedule, read_rounds, run_rounds
 from strategies.summary import compare, notes, print_summary, read_best, read_run, summarise, write_curve
 
 
@@ -251,9 +251,7 @@ def open_folder(folder: Path, config: Config, oracle: Oracle, checkpoint: dict |
 def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> dict:
     """The content of best.json, except the number of neighbours that a table covers."""
     best, chosen_by = best_of(history[:]), QUERY_PROTOCOLS[config.protocol]
-    log = folder / "log.jsonl"
-    rounds = [checked_json(line, RoundLine, f"{log}:{number}", "remove the line")
-              for number, line in enumerate(whole_lines(log), 1)]
+    rounds = read_rounds(folder / "log.jsonl")
     seconds = {name: round(sum(getattr(line, name) for line in rounds), 3)
                for name in ("fit", "score", "query")}
     return {

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 
 LONGEST = 300  # characters of a message: what and where stand at its beginning, the mend at its end
@@ -33,6 +34,7 @@ def main_guard(main) -> None:
     try:
         main()
         sys.stdout.flush()  # while a full disk can still be told
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; what libraries do at the exit is short
     except InputError as error:
         leave(str(error))
     except KeyboardInterrupt:

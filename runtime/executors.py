@@ -110,7 +110,8 @@ class ProcessPool:
         pool = ProcessPoolExecutor(self.jobs, mp_context=get_context("spawn"), initializer=end_with_parent)
         others = set(active_children())
         try:
-            futures = {pool.submit(function, task): task for task in tasks}
+            with no_interrupts():  # the workers, which inherit it, leave Ctrl-C to this process
+                futures = {pool.submit(function, task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BrokenProcessPool:
@@ -122,6 +123,19 @@ class ProcessPool:
             raise
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def no_interrupts() -> Iterator[None]:
+    """Delays Ctrl-C to the end of the block, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def end_with_parent() -> None:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from runtime.files import whole_lines
+from runtime.guarded import checked_json
 from runtime.log import Log
 from spaces.oracles.table import QueryBudget
 from strategies.base import CandidatePool, Query, Strategy
@@ -24,9 +25,16 @@ from strategies.posterior import SearchPredictor
 class RoundLine(msgspec.Struct):
     """The seconds in a line of log.jsonl, by `run_rounds`."""
 
+    step: int
     fit: float = 0.0
     score: float = 0.0
     query: float = 0.0
+
+
+def read_rounds(path: Path) -> list[RoundLine]:
+    """Reads a search's log.jsonl; raises InputError at a line that is damaged."""
+    return [checked_json(line, RoundLine, f"{path}:{number}", "remove the line")
+            for number, line in enumerate(whole_lines(path), 1)]
 
 
 class Schedule(NamedTuple):
@@ -102,8 +110,8 @@ def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: 
     round is chosen again, and only its missing queries are made. on_query(queries answered so far, round) is
     called after each query.
     """
-    whole_lines(folder / "log.jsonl")  # cuts a line torn by a kill, before more is appended
-    log = Log(folder)
+    log = Log(folder, keep=chooser.schedule.N)
+    logged = {line.step for line in read_rounds(log.path)}
     for t, start, end in chooser.schedule.rounds():
         if len(history) < end:
             whole = chooser.schedule.K if t else end
@@ -120,6 +128,8 @@ def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: 
             log.write(end, round=t, best=best_of(history[:end]).validation, **seconds)
         else:
             chooser.replay(t)
+            if end not in logged:  # a kill came between the two files
+                log.write(end, round=t, best=best_of(history[:end]).validation)
         chooser.observe(history[start:end])
         if best_of(history[:end]).validation >= stop_accuracy:
             break
