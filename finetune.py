@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -50,6 +50,7 @@ from runtime.settings import (
     setting,
 )
 from spaces import Space
+from spaces.labels.cells import read_cells
 from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
 from spaces.labels.read import Labels, LabelSettings, read_labels
 
@@ -278,35 +279,6 @@ def score_file(config: Config, device: torch.device) -> None:
     if config.out:
         write_ranked(path_of(config.out), ranked)
         output.print(f"written: {config.out}")
-
-
-class Line(NamedTuple):
-    """One cell of a user's file: line number, text, and the parsed architecture."""
-
-    number: int
-    text: str
-    arch: Any
-
-
-def read_cells(path: Path, space: Space) -> list[Line]:
-    """Reads the cells in a text file, one per line; raises InputError, with the line, for anything else."""
-    if not path.is_file():
-        raise InputError(
-            f"--score: no file at {path}: write one cell per line, in the notation of {space.name}")
-    try:
-        text = path.read_text()
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path} is no text: write one cell per line, in the notation of {space.name}") from None
-    cells = []
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        try:
-            cells += [Line(number, line, space.parse(line))] if line else []
-        except InputError as error:
-            raise InputError(f"{path}:{number}: {error}") from None
-    if not cells:
-        raise InputError(f"{path} holds no cell: write one per line, in the notation of {space.name}")
-    return cells
 
 
 def write_ranked(path: Path, ranked: list[dict]) -> None:

@@ -9,8 +9,7 @@ architecture, sampling, comparing and encoding are array expressions.
 from __future__ import annotations
 
 import ast
-import json
-import os
+import re
 from collections import namedtuple
 from collections.abc import Sequence
 from math import prod
@@ -20,12 +19,17 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InputError
+from runtime.files import path_of
+from runtime.guarded import parse_json, parse_literal, read_text
 from spaces.base import Graphs
 
 Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # cell: 8 x (operation, node)
 
 OPERATIONS = ("max_pool_3x3", "avg_pool_3x3", "skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3",
               "dil_conv_5x5")
+LABEL = re.compile(r"\w+ *= *(?=[\w.]*Genotype\()")  # `genotype = Genotype(...)`, as training logs print it
+NOTATION = re.compile(r"[\w.]*[(\[]")  # how Python notations of a cell begin
+FILE = re.compile(r"[^()|]*(/[^()|]*|\.(txt|json|py|log))")  # a text that can only name a file
 NODES = (2, 3, 4, 5)
 CONCAT = range(2, 6)
 # Ordered by the later node: node i chooses from the first i(i-1)/2 pairs, so one list serves all nodes.
@@ -87,8 +91,8 @@ def _read_key(text: str) -> list[int]:
     normal, _, reduce = text.partition("//")
     choices = [_CHOICE.get(word, SIZE) for word in (*normal.split("|"), *reduce.split("|"))]
     if normal.count("|") != 3 or len(choices) != 8 or any(c >= limit for c, limit in zip(choices, RADIX)):
-        raise InputError(f"{text!r} is no DARTS key: write op~p+op~q for each of nodes 2..5 (p < q, earlier "
-                         "nodes), joined by |, and the normal and the reduction cell joined by //")
+        raise InputError(f"{text!r:.90} is no DARTS key: write op~p+op~q for each of nodes 2..5 (p < q, "
+                         "earlier nodes), joined by |, and the normal and the reduction cell joined by //")
     return choices
 
 
@@ -122,26 +126,48 @@ def _cell(pairs: Any) -> tuple:
     return cell
 
 
-def _read_python(text: str) -> Genotype:
+def _read_python(tree: ast.expr | None) -> Genotype:
     """Reads `Genotype(...)` or the tuple notation ((node, operation number) * 8, the same again).
 
-    No code is evaluated.
+    No code is evaluated. Raises InputError or ValueError, TypeError, KeyError for anything else.
     """
-    tree = ast.parse(text, mode="eval").body
     if not isinstance(tree, ast.Call):
         numbered = dict(enumerate(OPERATIONS))
-        normal, reduce = (_cell((numbered[op], node) for node, op in cell) for cell in ast.literal_eval(tree))
+        normal, reduce = (_cell((numbered[op], node) for node, op in cell) for cell in _plain(tree))
         return Genotype(normal, CONCAT, reduce, CONCAT)
-    fields = {keyword.arg: keyword.value for keyword in tree.keywords}
-    if ast.unparse(tree.func) != "Genotype" or tree.args or set(fields) != set(Genotype._fields):
-        raise InputError(f"a DARTS genotype is Genotype({'=..., '.join(Genotype._fields)}=...); this is "
-                         f"{text[:80]!r}")
+    fields = dict(zip(Genotype._fields, tree.args)) | {word.arg: word.value for word in tree.keywords}
+    if (not isinstance(tree.func, (ast.Name, ast.Attribute)) or _name(tree.func) != "Genotype"
+            or set(fields) != set(Genotype._fields) or len(tree.args) > 4):
+        raise InputError(f"a DARTS genotype is Genotype({'=..., '.join(Genotype._fields)}=...)")
     for field in ("normal_concat", "reduce_concat"):
-        if ast.unparse(fields[field]) not in ("range(2, 6)", "[2, 3, 4, 5]", "(2, 3, 4, 5)"):
-            raise InputError(
-                f"{field} is {ast.unparse(fields[field])}: this space concatenates nodes range(2, 6)")
-    normal, reduce = (_cell(ast.literal_eval(fields[field])) for field in ("normal", "reduce"))
+        if sorted(_plain(fields[field])) != list(CONCAT):
+            raise InputError(f"{field} is {ast.unparse(fields[field])[:40]}: this space concatenates nodes "
+                             "range(2, 6)")
+    normal, reduce = (_cell(_plain(fields[field])) for field in ("normal", "reduce"))
     return Genotype(normal, CONCAT, reduce, CONCAT)
+
+
+def _name(function: ast.Name | ast.Attribute) -> str:
+    """The last part of a function's name, as in `genotypes.Genotype`."""
+    return function.id if isinstance(function, ast.Name) else function.attr
+
+
+def _plain(tree: ast.expr | None) -> Any:
+    """The value of lists, tuples, texts and numbers, also of range(2, 6), list(...) and np.int64(2).
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(tree, (ast.List, ast.Tuple)):
+        return [_plain(entry) for entry in tree.elts]
+    if isinstance(tree, ast.Call) and isinstance(tree.func, (ast.Name, ast.Attribute)):
+        name, values = _name(tree.func), [_plain(argument) for argument in tree.args]
+        if name == "range" and all(isinstance(value, int) and abs(value) <= 100 for value in values):
+            return list(range(*values))
+        if name in ("list", "tuple") and len(values) == 1 and isinstance(values[0], list):
+            return values[0]
+        if name.rstrip("0123456789") in ("int", "uint") and len(values) == 1:
+            return values[0]
+    return ast.literal_eval(tree)
 
 
 def _named(normal: str, reduce: str) -> Genotype:
@@ -228,13 +254,14 @@ class DARTS:
 
         The result lists each node's inputs ascending, whatever their order in the text.
         """
-        text = text.strip()
+        text = LABEL.sub("", text.strip(), count=1)
         if text in NAMED:
             return NAMED[text]
         if "//" in text:
             return genotypes(numbers_of_keys([text]))[0]
+        tree = parse_literal(text, "DARTS genotype") if NOTATION.match(text) else None
         try:
-            return genotypes(numbers_of([_read_python(text)]))[0]
+            return genotypes(numbers_of([_read_python(tree)]))[0]
         except InputError:
             raise
         except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
@@ -272,15 +299,26 @@ def architecture_of(text: str) -> Genotype:
     The text is anything that `DARTS.parse` reads, random:SEED, a file with one of these, or a best.json.
     """
     space = DARTS()
-    if os.path.isfile(text):
-        try:
-            content = Path(text).read_text().strip()
-            content = json.loads(content)["architecture"] if content.startswith("{") else content
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"--arch {text}: neither a cell nor a best.json ({type(error).__name__})") from None
-        return space.parse(content)
     kind, _, seed = text.partition(":")
-    if kind == "random" and seed.isdecimal():
+    if kind == "random":
+        if not re.fullmatch("[0-9]{1,18}", seed):
+            raise InputError(f"--arch {text:.40}: give random:SEED, a whole number of at most 18 digits")
         return space.sample(1, np.random.default_rng(int(seed)))[0]
+    if FILE.fullmatch(text) or len(text) < 256 and "\0" not in text and path_of(text or ".").exists():
+        return _read_file(space, path_of(text))
     return space.parse(text)
+
+
+def _read_file(space: DARTS, path: Path) -> Genotype:
+    """Reads the cell in a text file, or in a best.json."""
+    mend = "give a file with one cell, or a best.json of search.py"
+    content = read_text(path, mend, largest=2**20).strip()
+    if content.startswith("{"):
+        best = parse_json(content, path, mend)
+        content = best.get("architecture")
+        if not isinstance(content, str):
+            raise InputError(f"{path}: it has no architecture: {mend}")
+    try:
+        return space.parse(content)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -7,6 +7,7 @@ operations differ.
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -17,6 +18,8 @@ from spaces.base import Graphs
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (from, to) in arch-string order
+NUMBERED = "six digits, " + ", ".join(f"{number} = {name}" for number, name in enumerate(OPERATIONS))
+TUPLE = re.compile(r"[(\[]\s*\d+(\s*,\s*\d+){5}\s*,?\s*[)\]]")
 SIZE = len(OPERATIONS) ** len(EDGES)
 PLACE = len(OPERATIONS) ** np.arange(len(EDGES))[::-1]  # place value of each digit in an architecture's row
 
@@ -69,10 +72,16 @@ class NASBench201:
     text = key
 
     def parse(self, text: str) -> Digits:
-        """Reads an arch string, or the six operation digits ("013422")."""
+        """Reads an arch string, or the six operation digits ("013422"), numbered as in OPERATIONS.
+
+        A tuple of six digits is refused: the libraries that write these number operations otherwise.
+        """
         text = text.strip()
         if len(text) == len(EDGES) and set(text) <= set("01234"):
             return tuple(map(int, text))
+        if TUPLE.fullmatch(text):
+            raise InputError(f"{text:.40}: other libraries number operations otherwise: write the arch "
+                             f"string |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, or {NUMBERED}")
         return self._archs(self.index([text]))[0]
 
     def table(self, n: int | None = None, rng: np.random.Generator | None = None) -> Graphs:
@@ -88,8 +97,8 @@ class NASBench201:
             return np.fromiter((self._row[key] for key in keys), np.int64, len(keys))
         except KeyError as unknown:
             raise InputError(
-                f"{unknown} is no NAS-Bench-201 cell: write |op~0|+|op~0|op~1|+|op~0|op~1|op~2| with "
-                f"operations from {', '.join(OPERATIONS)}, or six digits 0-4") from None
+                f"{unknown!s:.60} is no NAS-Bench-201 cell: write |op~0|+|op~0|op~1|+|op~0|op~1|op~2| with "
+                f"operations, or {NUMBERED}") from None
 
     @cached_property
     def _row(self) -> dict[str, int]:

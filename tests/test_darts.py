@@ -67,7 +67,7 @@ def test_text_is_the_fields_namedtuple_text():
     ("", "cannot read"),
     ("DARTS_V3", "cannot read"),
     ("Genotype(", "cannot read"),
-    ("(" * 5000, "cannot read"),
+    ("(" * 5000, "nested deeper"),
     ("__import__('os').getcwd()", "a DARTS genotype is Genotype"),
     (V2.replace("reduce=", "reduction="), "a DARTS genotype is Genotype"),
     (V2.replace("[('sep_conv_3x3', 0)", "[open('x')"), "cannot read"),

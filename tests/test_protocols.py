@@ -84,7 +84,7 @@ def test_the_draw_is_uniform():
 
 def test_tnasp_also_ranks_cells_without_a_validation_accuracy():
     """As in nasbench101_dev.csv.gz, where two thirds have a test accuracy only; they cannot train."""
-    labels = table([90] * 10 + [np.nan] * 20, [91] * 30)
+    labels = table([*range(80, 90)] + [np.nan] * 20, range(60, 90))
     train, evaluation, _ = split(labels, "tnasp", 10, 0)
     assert sorted(train) == list(range(10)) and sorted(evaluation) == list(range(10, 30))
 
@@ -92,7 +92,7 @@ def test_tnasp_also_ranks_cells_without_a_validation_accuracy():
 def test_nb201_ranks_validation_only_if_no_test_accuracy_is_known():
     missing = np.full(20, np.nan)
     assert split(table(np.arange(20), missing), "nb201", 5, 0).target == "val"
-    missing[:9] = 90
+    missing[:9] = np.arange(90, 99)
     labels = table(np.arange(20), missing)
     train, evaluation, target = split(labels, "nb201", 5, 0)
     assert target == "test" and set(evaluation) == set(range(9)) - set(train)
@@ -112,6 +112,11 @@ def test_labels_that_are_not_there(n):
 @pytest.mark.parametrize("n", [19, 20])
 def test_too_few_left_to_rank(n):
     refused(full(20), "gmae", n, f"leave {20 - n} architectures", "--finetune_train_samples")
+
+
+def test_labels_that_are_all_equal_rank_nothing():
+    refused(table([50] * 20, range(20)), "tnasp", 5, "all 5 training labels of seed 0 are equal", "toy.csv")
+    refused(table(np.arange(20), [50] * 20), "tnasp", 5, "all test accuracies to rank are equal", "toy.csv")
 
 
 def test_a_protocol_whose_target_is_unknown():

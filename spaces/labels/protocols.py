@@ -53,10 +53,16 @@ def split(labels: Labels, protocol: str, n: int, seed: int) -> Split:
         raise InputError(f"{n} training labels asked for, {labels.name} has {len(pool)} {rule.train} "
                          f"accuracies: give 2..{len(pool)}")
     train = np.random.default_rng([seed, 101]).permutation(pool)[:n]  # [n]
+    if np.ptp(getattr(labels, rule.train)[train]) == 0:
+        raise InputError(f"all {n} training labels of seed {seed} are equal, so there is no ranking to learn:"
+                         f" check the {rule.train} accuracies of {labels.name:.80}, or give more labels")
     evaluation = np.setdiff1d(truth, train)  # [n_eval]
     if len(evaluation) < 2:
         raise InputError(f"{n} training labels leave {len(evaluation)} architectures to evaluate on: "
                          "lower --finetune_train_samples")
+    if np.ptp(getattr(labels, target)[evaluation]) == 0:
+        raise InputError(f"all {target} accuracies to rank are equal, so there is no ranking: check those of "
+                         f"{labels.name:.80}")
     return Split(train, evaluation, target)
 
 

@@ -9,7 +9,6 @@ Every fault of a file raises InputError with its place.
 from __future__ import annotations
 
 import hashlib
-import pickle
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.files import path_of
-from runtime.guarded import load_plain_pickle
+from runtime.guarded import load_plain_pickle, need_file
 from runtime.settings import setting
 from spaces.base import Space
 from spaces.labels.text import DATASETS, read_names, read_rows
@@ -101,8 +100,7 @@ def read_labels(path_or_name: str | Path, space: Space, dataset: str = "cifar10"
                 f"--labels {EMBEDDED}: it labels nasbench201, not {space.name}: give a label file")
         return _read_embedded(space, dataset)
     path = path_of(path_or_name)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: give a label file or the embedded name {EMBEDDED}")
+    need_file(path, f"give a label file or the embedded name {EMBEDDED}")
     with open(path, "rb") as file:
         head = file.read(16)
     if path.suffix == ".tfrecord" or is_tfrecord(head):
@@ -127,8 +125,7 @@ def default_labels(space: Space) -> str:
 def read_architectures(path_or_name: str | Path, space: Space) -> list[str]:
     """Reads the canonical keys in a JSON-lines file, as gen_json_301.py writes it, but not its accuracies."""
     path = path_of(path_or_name)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file: write one with gen_json_301.py --out {path}")
+    need_file(path, "write one with gen_json_301.py --out")
     lines, archs = read_names(path)
     return _canonical_keys(archs, space, lambda row: f"{path}:{lines[row]}")
 
@@ -144,8 +141,7 @@ def _read_embedded(space: Space, dataset: str) -> Labels:
         archs = [_arch_string(digits) for digits in table]
         val = np.array([fmean(runs["val_acc"]) for runs in table.values()])  # [N]
         cost = np.array([fmean(runs["train_time"]) for runs in table.values()])  # [N]
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError,
-            pickle.UnpicklingError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
         raise InputError(
             f"{path}: not the table of {EMBEDDED} 0.2.0 ({error}): "
             f"pip install --force-reinstall {EMBEDDED}==0.2.0") from None
@@ -177,7 +173,7 @@ def _read_official101(path: Path, space: Space, dataset: str, run: int) -> Label
 
 
 def _read_text(path: Path, space: Space, dataset: str) -> Labels:
-    """Reads a CSV or JSON-lines file, and prints the recognised unit to stderr.
+    """Reads a CSV or JSON-lines file, and prints to stderr what was read: columns, units, ranges.
 
     Raises InputError if an architecture is there twice.
     """
@@ -188,7 +184,7 @@ def _read_text(path: Path, space: Space, dataset: str) -> Labels:
         if first.setdefault(key, line) != line:
             raise InputError(
                 f"{path}:{line}: the same architecture as in line {first[key]}: keep one of the two rows")
-    print(f"{path.name}: accuracies read as {rows.unit}", file=sys.stderr)
+    print(f"{path.name}: {rows.said}", file=sys.stderr)
     name = f"{rows.oracle} ({path.name})" if rows.oracle else f"{path.name} ({dataset})"
     return Labels(name, keys, rows.val, rows.test, rows.cost)
 

@@ -5,25 +5,29 @@
     {"arch": "...", "val_accuracy": 93.1, "cost": 5400}   JSON: one object per line, the same names; cost in s
     {"header": {"oracle": "..."}}                         a first line of JSON names the accuracies' source
 
-Other columns are ignored. An empty field or null is a missing value, and every row has at least one accuracy.
-The unit is recognised once for the whole file: fractions if no accuracy exceeds 1, else percent.
+Fields of CSV are separated by commas, semicolons or tabs. Other columns are ignored. An empty field or null
+is a missing value, and every row has at least one accuracy. Each column of accuracies has a unit of its own
+(`unit_of`). If a column names a dataset, columns without a dataset's name are ignored (`sources_of`).
 """
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import io
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from runtime.errors import InputError
+from runtime.guarded import LARGEST, decoded, need_shallow, read_bytes
 
 
 class Dataset(NamedTuple):
@@ -39,15 +43,20 @@ DATASETS = {
     "ImageNet16-120": Dataset(100 / 120, "imagenet.pkl"),
 }
 IDENTITY = ("hash", "key", "arch")  # columns that may name the architecture; the first that is present does
+CELLS = (("matrix", "ops"), ("module_adjacency", "module_operations"))  # pairs that may do so, too
+ACCURACIES = ("val_accuracy", "test_accuracy")
 GZIP = b"\x1f\x8b"
+SEPARATORS = ",;\t"
+MOST_COLUMNS = 10_000
+MOST_APART = 20.0  # points, at most, between medians of validation and test of one table
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
     """The N rows of a file: line numbers, the architectures as text, and their values, float64[N].
 
-    Accuracies are percent, cost is seconds, nan if missing. unit is the recognised unit of the file's
-    accuracies, oracle their source as a JSON header gives it.
+    Accuracies are percent, cost is seconds, nan if missing. said: what was read from which columns, in words.
+    oracle: the source of the accuracies as a JSON header gives it.
     """
 
     lines: list[int]
@@ -55,8 +64,11 @@ class Rows:
     val: np.ndarray
     test: np.ndarray
     cost: np.ndarray
-    unit: str
+    said: str
     oracle: str | None
+
+
+Record = tuple[int, dict[str, Any]]  # line number, {column in lower case: value}
 
 
 def read_rows(path: Path, dataset: str) -> Rows:
@@ -64,58 +76,75 @@ def read_rows(path: Path, dataset: str) -> Rows:
 
     Raises InputError, with the line, for every fault.
     """
-    file = _open_text(path)
-    if file.getvalue().lstrip()[:1] in ("{", "["):
-        return _gather(path, _json_records(path, file), _json_number, dataset)
-    return _gather(path, _csv_records(path, file), float, dataset)
+    text = _text(path)
+    if text.lstrip()[:1] in ("{", "["):
+        return _gather(path, _json_records(path, text), _json_number, dataset)
+    return _gather(path, _csv_records(path, text), float, dataset)
 
 
 def read_names(path: Path) -> tuple[list[int], list[str]]:
     """Reads line numbers and texts of the architectures in a JSON-lines file, with or without accuracies."""
-    records = [
-        (line, record) for line, record in _json_records(path, _open_text(path)) if "header" not in record]
+    records = list(_without_header(path, _json_records(path, _text(path)), {}))
     if not records:
         raise InputError(f"{path}: no architectures: is it the right file?")
     return [line for line, _ in records], [_identity(path, line, record) for line, record in records]
 
 
-def _open_text(path: Path) -> io.StringIO:
+# Records ----------------------------------------------------------------------------------------------------
+
+def _text(path: Path) -> str:
     """The decoded text of a file, gzipped or not."""
-    content = path.read_bytes()
-    try:
-        text = (gzip.decompress(content) if content.startswith(GZIP) else content).decode("utf-8-sig")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{path}: damaged gzip ({error}): copy or download it again") from None
-    except UnicodeDecodeError:
-        raise InputError(
-            f"{path}: neither text nor TFRecords: give CSV, JSON lines or the official file") from None
-    return io.StringIO(text, newline="")
+    content = read_bytes(path, "give a label table")
+    if content.startswith(GZIP):
+        try:
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+                content = file.read(LARGEST + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise InputError(f"{path}: damaged gzip ({error}): copy or download it again") from None
+        if len(content) > LARGEST:
+            raise InputError(f"{path}: unfolds to more than {LARGEST:,} bytes: is it the right file?")
+    return decoded(content, path)
 
 
-def _csv_records(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Yields (line, {column: text}) of every row that is not blank; an empty field is None."""
-    reader = csv.reader(file)
+def _csv_records(path: Path, text: str) -> Iterator[Record]:
+    """Yields every row that is not blank; an empty field is None."""
+    header = text.partition("\n")[0]
+    separator = max(SEPARATORS, key=lambda sign: _names_an_architecture(header, sign))
+    if header.count(separator) >= MOST_COLUMNS:
+        raise InputError(f"{path}:1: {header.count(separator) + 1:,} columns, at most {MOST_COLUMNS:,} are "
+                         "read: is it the right file?")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        columns = [column.strip() for column in next(reader, [])]
-        repeated = [column for column in columns if column and columns.count(column) > 1]
-        if repeated:
-            raise InputError(f"{path}:1: column {repeated[0]!r} is there twice: rename one")
+        columns = _distinct(path, 1, (column.strip() for column in next(reader, [])))
         for fields in filter(None, reader):
             if len(fields) != len(columns):
                 raise InputError(f"{path}:{reader.line_num}: {len(fields)} fields under {len(columns)} "
-                                 "columns: complete the row, and quote a field that holds commas")
+                                 "columns: complete the row, and quote a field that holds the separator")
             yield reader.line_num, {column: field.strip() or None for column, field in zip(columns, fields)}
     except csv.Error as error:
         raise InputError(f"{path}:{reader.line_num}: not CSV ({error}): save it again as such") from None
 
 
-def _json_records(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields (line, object) of every line that is not blank."""
-    for line, text in enumerate(file, 1):
-        if not text.strip():
+def _names_an_architecture(header: str, separator: str) -> bool:
+    names = {name.strip(' "\r').lower() for name in header.split(separator)}
+    return len(names) > 1 and not names.isdisjoint(IDENTITY)
+
+
+def _json_records(path: Path, text: str) -> Iterator[Record]:
+    """Yields the object of every line that is not blank."""
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(pairs) != len({name.lower() for name, _ in pairs}):
+            _distinct(path, line, (name for name, _ in pairs))
+        return {name.lower(): value for name, value in pairs}
+
+    for line, content in enumerate(io.StringIO(text), 1):
+        if not content.strip():
             continue
+        need_shallow(content, f"{path}:{line}")
         try:
-            record = json.loads(text)
+            record = json.loads(content, object_pairs_hook=unique)
+        except InputError:
+            raise
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}:{line}: not JSON ({error}): write one object per line") from None
         if not isinstance(record, dict):
@@ -123,28 +152,45 @@ def _json_records(path: Path, file: TextIO) -> Iterator[tuple[int, dict[str, Any
         yield line, record
 
 
-def _json_number(value: Any) -> float:
-    """The number as a float; unlike float(), takes neither true nor a text."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{value!r} is no number")  # noqa: TRY004 (as float() does for a text)
-    return float(value)
+def _distinct(path: Path, line: int, names: Iterable[str]) -> list[str]:
+    """The names of columns in lower case; raises InputError if one is there twice."""
+    names = [name.lower() for name in names]
+    repeated = [name for name, count in Counter(names).items() if name and count > 1]
+    if repeated:
+        raise InputError(f"{path}:{line}: column {repeated[0]!r} is there twice, in upper or lower case: "
+                         "rename one")
+    return names
 
 
-def _gather(
-    path: Path, records: Iterator[tuple[int, dict]], number: Callable[[Any], float], dataset: str
-) -> Rows:
-    """Checks the records and arranges them in columns; `number` reads a value or raises ValueError."""
-    measures = [
-        (f"{dataset.lower()}_{name}", name) for name in ("val_accuracy", "test_accuracy")] + [("cost",)]
-    lines, archs, numbers, bare, oracle = [], [], [], [], None
+def _without_header(path: Path, records: Iterable[Record], header: dict) -> Iterator[Record]:
+    """Yields the records behind a header line, whose content goes into `header`."""
     for line, record in records:
         if line == 1 and isinstance(record.get("header"), dict):
-            oracle = record["header"].get("oracle")
-            continue
-        record = {column.lower(): value for column, value in record.items()}
+            header.update(record["header"])
+        elif "header" in record and not any(name in record for name in IDENTITY):
+            raise InputError(f"{path}:{line}: a second header, so two files were joined here: keep them "
+                             "apart, or remove the line")
+        else:
+            yield line, record
+
+
+# Columns ----------------------------------------------------------------------------------------------------
+
+def _gather(path: Path, records: Iterable[Record], number: Callable[[Any], float], dataset: str) -> Rows:
+    """Checks the records and arranges them in columns; `number` reads a value or raises ValueError."""
+    lines, archs, numbers, bare, header = [], [], [], [], {}
+    used, columns = (None, None), {}
+    for line, record in _without_header(path, records, header):
+        sources = sources_of(record, dataset)
+        for old, new in zip(used, sources):
+            if old and new and old != new:
+                raise InputError(f"{path}:{line}: takes accuracies from {new}, earlier rows from {old}: name "
+                                 "the columns alike")
+        used = tuple(old or new for old, new in zip(used, sources))
+        columns |= dict.fromkeys(record)
         lines.append(line)
         archs.append(_identity(path, line, record))
-        val, test, cost = (_value(path, line, record, names, number) for names in measures)
+        val, test, cost = (_value(path, line, record, name, number) for name in (*sources, "cost"))
         if cost < 0:
             raise InputError(f"{path}:{line}: cost {cost:g} is negative: give seconds or leave it empty")
         numbers.append((val, test, cost))
@@ -153,35 +199,70 @@ def _gather(
     if not lines:
         raise InputError(f"{path}: no rows: is it the right file?")
     if len(bare) == len(lines):
-        raise InputError(f"{path}:{bare[0]}: no row has an accuracy for {dataset}, so this is a list of "
-                         "architectures (as gen_json_301.py can write), not labels: add val_accuracy or "
-                         "test_accuracy")
+        raise InputError(
+            f"{path}:{bare[0]}: no row has an accuracy for {dataset}; {_found(columns, dataset)}")
     if bare:
         raise InputError(f"{path}:{bare[0]}: neither validation nor test accuracy for {dataset}: "
                          "fill one in or drop the row")
-    columns = np.array(numbers).T  # [3, N]
-    scale, unit = _unit(path, lines, columns[:2], dataset)
-    return Rows(lines, archs, scale * columns[0], scale * columns[1], columns[2], unit, oracle)
+    val, test, cost = np.array(numbers).T  # [N] each
+    units = [unit_of(path, lines, values, dataset) for values in (val, test)]
+    scaled = [scale * values for (scale, _), values in zip(units, (val, test))]
+    if units[0][0] != units[1][0]:
+        need_alike(path, *scaled)
+    said = [f"{what} from {name}, {unit}"
+            for what, name, (_, unit) in zip(("validation", "test"), used, units) if unit]
+    return Rows(lines, archs, *scaled, cost, "; ".join([f"{len(lines):,} rows", *said]), header.get("oracle"))
+
+
+def sources_of(record: dict, dataset: str) -> tuple[str | None, str | None]:
+    """The columns of validation and test accuracy for the dataset; None if there is none.
+
+    A column without a dataset's name counts only if no other column has one: else it would be another's.
+    """
+    named = any(f"{other.lower()}_{name}" in record for other in DATASETS for name in ACCURACIES)
+    names = (f"{dataset.lower()}_{name}" if named else name for name in ACCURACIES)
+    return tuple(name if name in record else None for name in names)
+
+
+def _found(columns: Iterable[str], dataset: str) -> str:
+    """The columns of a table without an accuracy, and the near miss among them, for an error."""
+    wanted = [*ACCURACIES, *(f"{dataset.lower()}_{name}" for name in ACCURACIES)]
+    names = [name for name in columns if name not in (*IDENTITY, *wanted)]
+    for name in names:
+        near = difflib.get_close_matches(name, wanted, n=1, cutoff=0.75)
+        if near:
+            return f"column {name!r} would be {near[0]!r}: rename it (found: {', '.join(names):.80})"
+    others = f"it has {', '.join(names):.80}" if names else "this is a list of architectures"
+    return f"{others}: add val_accuracy or test_accuracy"
 
 
 def _identity(path: Path, line: int, record: dict) -> str:
-    """The text that names the architecture."""
+    """The text that names the architecture; matrix and operations as one JSON object."""
     column = next((column for column in IDENTITY if column in record), None)
+    cell = record.get(column) if column else record
+    if isinstance(cell, dict):
+        pair = next((pair for pair in CELLS if all(name in cell for name in pair)), None)
+        if pair:
+            return json.dumps({name: cell[name] for name in pair})
     if column is None:
         raise InputError(f"{path}:{line}: nothing names the architecture: add a column {', '.join(IDENTITY)} "
-                         f"(any one of them); there are {', '.join(map(repr, record))}")
-    if not isinstance(record[column], str):
+                         f"(any one of them); there are {', '.join(map(repr, record)):.80}")
+    if not isinstance(cell, str):
         raise InputError(
             f"{path}:{line}: {column} is empty or no text: write the architecture or drop the row")
-    return record[column]
+    return cell
 
 
-def _value(
-    path: Path, line: int, record: dict, names: tuple[str, ...], number: Callable[[Any], float]
-) -> float:
-    """The number under the first of the names that the record has; nan if it is missing."""
-    name = next((name for name in names if name in record), None)
-    if name is None or record[name] is None:
+def _json_number(value: Any) -> float:
+    """The number as a float; unlike float(), takes neither true nor a text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r:.40} is no number")  # noqa: TRY004 (as float() does for a text)
+    return float(value)
+
+
+def _value(path: Path, line: int, record: dict, name: str | None, number: Callable[[Any], float]) -> float:
+    """The number in a column of the record; nan if it is missing."""
+    if name is None or record.get(name) is None:
         return math.nan
     try:
         value = number(record[name])
@@ -193,20 +274,37 @@ def _value(
     return value
 
 
-def _unit(path: Path, lines: list[int], accuracies: np.ndarray, dataset: str) -> tuple[float, str]:
-    """The factor that turns the file's accuracies, float64[2, N], into percent, and the unit in words.
+# Units ------------------------------------------------------------------------------------------------------
 
-    Raises InputError for an accuracy outside its range; if guessing scores above 1 %, also for one in (0, 1]
-    among percentages.
+def unit_of(path: Path, lines: list[int], values: np.ndarray, dataset: str) -> tuple[float, str]:
+    """The factor that turns a column of accuracies, float64[N], into percent, and unit and range in words.
+
+    A column whose values are all at most 1 holds fractions, any other percent. Raises InputError, which names
+    the odd row, if a column mixes the two: most of its values are fractions and some are not, or (if guessing
+    scores above 1 %) it is percent and some value is in (0, 1]. Words are empty for a column without values.
     """
-    largest = np.nanmax(accuracies)
-    scale, unit = (100.0, "fractions") if largest <= 1 else (1.0, "percent")
-    stray = (scale == 1) & (DATASETS[dataset].chance > 1) & (accuracies > 0) & (accuracies <= 1)  # [2, N]
-    outside = (accuracies < 0) | (scale * accuracies > 100)  # [2, N]
-    faults = {f"is outside 0 to {100 / scale:g}": outside, "is a fraction in a file of percent": stray}
-    for what, wrong in faults.items():
-        if wrong.any():
-            row = wrong.any(axis=0).argmax()
-            raise InputError(f"{path}:{lines[row]}: accuracy {accuracies[wrong[:, row], row][0]:g} {what}: "
-                             "give every accuracy of the file as a fraction, or every one as percent")
-    return scale, f"{unit} (the largest is {largest:g})"
+    if np.isnan(values).all():
+        return 1.0, ""
+    low = (values > 0) & (values <= 1)  # [N]
+    high = values > 1  # [N]
+    fractions = not high.any() or low.sum() > high.sum()
+    wrong = {f"is outside 0 to {1 if fractions else 100}": (values < 0) | (values > 100)}
+    if fractions:
+        wrong["is above 1 in a column of fractions"] = high
+    elif DATASETS[dataset].chance > 1:
+        wrong["is a fraction in a column of percent"] = low
+    for what, odd in wrong.items():
+        if odd.any():
+            row = odd.argmax()
+            raise InputError(f"{path}:{lines[row]}: accuracy {values[row]:g} {what}: give every accuracy of "
+                             "a column as a fraction, or every one as percent")
+    least, most = np.nanmin(values), np.nanmax(values)
+    return (100.0 if fractions else 1.0), f"{'fractions' if fractions else 'percent'}, {least:g} to {most:g}"
+
+
+def need_alike(path: Path, val: np.ndarray, test: np.ndarray) -> None:
+    """Raises InputError if validation and test, percent, are so far apart that a unit must be wrong."""
+    both = ~np.isnan(val) & ~np.isnan(test)  # [N]
+    if both.any() and abs(np.median(val[both]) - np.median(test[both])) > MOST_APART:
+        raise InputError(f"{path}: validation is {np.median(val[both]):.3g} % and test "
+                         f"{np.median(test[both]):.3g} % in the median row: give both in one unit")

@@ -7,7 +7,6 @@ at the end of training, of which the last counts.
 """
 from __future__ import annotations
 
-import json
 import re
 import struct
 from array import array
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import google_crc32c
+import msgspec
 import numpy as np
 
 from runtime.errors import InputError
@@ -31,6 +31,7 @@ RUNS = 3  # every cell was trained three times at each epoch budget
 FINAL = 2  # index of the last of a run's three evaluations
 EVALUATION = 1  # field number of the repeated EvaluationData in ModelMetrics
 TRAINING_TIME, VALIDATION, TEST = 2, 4, 5  # field numbers of EvaluationData
+RecordData = tuple[str, int, msgspec.Raw, msgspec.Raw, str]  # hash, epochs, adjacency, operations, metrics
 MEND = "download the file again (python -m spaces.download nasbench101)"
 
 
@@ -133,13 +134,13 @@ def _parse(path: Path, epochs: int) -> dict[str, np.ndarray]:
             if count % 4096 == 0:
                 progress.update(task, completed=offset, description=f"{path.name}: {count:,} records")
             try:
-                module_hash, budget, _, _, metrics = json.loads(data)
+                module_hash, budget, _, _, metrics = msgspec.json.decode(data, type=RecordData)
                 if budget != epochs:
                     continue
                 final = _final_values(a2b_base64(metrics))
                 if not HASH.fullmatch(module_hash):
                     raise ValueError(f"{module_hash!r} is no module hash")
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 raise _damaged(path, offset, f"not a NAS-Bench-101 record ({error})") from None
             cells.append(rows.setdefault(module_hash, len(rows)))
             values.extend(final)

@@ -18,6 +18,7 @@ from spaces.nasbench101.enumeration import LABELS, MAX_EDGES, MAX_VERTICES, OPS
 
 OP_IDS = {op: index for index, op in enumerate(OPS)}
 INPUT, OUTPUT = OPS[0], OPS[-1]
+LARGEST = 100  # vertices of a cell before pruning
 INNER = OPS[1:-1]  # operations of the inner vertices
 
 
@@ -37,6 +38,9 @@ class Cell:
 
     def __post_init__(self):
         self._prune(*_checked(self.matrix, self.ops))
+        for op in self.ops[1:-1]:  # after pruning, as nasbench does: unused vertices may be called anything
+            if op not in INNER:
+                raise InputError(f"NAS-Bench-101 cell: operation {op!r:.40}: choose of {', '.join(INNER)}")
 
     @classmethod
     def unchecked(cls, matrix: list[list[int]], ops: list[str]) -> Cell:
@@ -67,9 +71,11 @@ class Cell:
 def _checked(matrix: Any, ops: Any) -> tuple[list[list[int]], tuple[str, ...]]:
     """Checks a matrix and names before pruning; returns n rows and n names, or raises InputError."""
     fault = "NAS-Bench-101 cell: "
+    if isinstance(matrix, (list, tuple)) and len(matrix) > LARGEST:
+        raise InputError(fault + f"the matrix has {len(matrix):,} rows; at most {LARGEST} are read")
     try:
         matrix = np.asarray(matrix)
-    except ValueError:  # rows of different lengths
+    except (ValueError, OverflowError):  # rows of different lengths; a huge number
         matrix = np.zeros(0)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise InputError(fault + "the matrix is not square; give n rows of n entries")
@@ -84,9 +90,8 @@ def _checked(matrix: Any, ops: Any) -> tuple[list[list[int]], tuple[str, ...]]:
         raise InputError(fault + f"ops must list {len(matrix)} names, one for each row of the matrix")
     if len(ops) < 2 or ops[0] != INPUT or ops[-1] != OUTPUT:
         raise InputError(fault + f"ops must begin with {INPUT!r} and end with {OUTPUT!r}")
-    for position, op in enumerate(ops[1:-1], 1):
-        if op not in INNER:
-            raise InputError(fault + f"ops[{position}] is {op!r}; choose one of {', '.join(INNER)}")
+    if not all(isinstance(op, str) for op in ops):
+        raise InputError(fault + "ops must be texts")
     return rows, tuple(ops)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from runtime.errors import InputError
+from runtime.guarded import parse_json
 from spaces.base import Graphs
 from spaces.nasbench101.cell import INNER, INPUT, OP_IDS, OUTPUT, Cell
 from spaces.nasbench101.enumeration import MAX_VERTICES, OPS, adjacency, edge_pairs, leading_half, load
@@ -151,14 +152,11 @@ class NASBench101:
         text = text.strip()
         if HASH.fullmatch(text.lower()):
             return self.cell(self.index([text.lower()])[0])
-        try:
-            fields = json.loads(text)
-        except ValueError:
-            fields = None
+        fields = parse_json(text, "NAS-Bench-101 cell") if text.startswith("{") else None
         for matrix, ops in (("matrix", "ops"), ("module_adjacency", "module_operations")):
             if isinstance(fields, dict) and matrix in fields and ops in fields:
                 return Cell(fields[matrix], fields[ops])
-        raise InputError(f"NAS-Bench-101 architecture {text[:80]!r}: give its module hash (32 digits), or "
+        raise InputError(f"NAS-Bench-101 architecture {text[:60]!r}: give its module hash (32 digits), or "
                          'JSON like {"matrix": [[0, 1], [0, 0]], "ops": ["input", "output"]}')
 
     def table(self, n: int | None = None, rng: np.random.Generator | None = None) -> Graphs:
