@@ -29,7 +29,7 @@ import spaces
 from models.batch import Batch
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor.blend import BlendedPredictor
-from models.predictor.file import load_encoder_or_predictor, load_predictor, save_predictor
+from models.predictor.file import load_encoder_or_predictor, load_predictor, need_space, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells, steps
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
@@ -194,7 +194,9 @@ class Run:
                 part(self.config, PredictorRecipe), self.space.ops, self.checkpoint, examples, on_step)
             save_predictor(path, [predictor], self.checkpoint, **self.about)
         # also what was just fitted: in another memory layout floats round differently
-        return load_predictor(path)[1].to(self.device)
+        content, predictor = load_predictor(path)
+        need_space(content, self.space, path)
+        return predictor.to(self.device)
 
     def described(self, splits: dict[int, Split], rankings: list[tuple[np.ndarray, np.ndarray]]) -> dict:
         """The content of result.json, without the seconds."""
@@ -266,6 +268,7 @@ def score_file(config: Config, device: torch.device) -> None:
         raise InputError(f"--out {config.out}: the name must end in .csv or .jsonl")
     content, predictor = load_predictor(config.predictor)
     space = spaces.get(content["space"], content.get("cell_marks", True))
+    need_space(content, space, config.predictor)
     lines = read_cells(path_of(config.score), space)
     scores = score_cells(
         predictor.to(device), Batch.of(space.encode([cell.arch for cell in lines])).to(device)).mean(0)
@@ -295,6 +298,11 @@ def write_ranked(path: Path, ranked: list[dict]) -> None:
 
 # Results ---------------------------------------------------------------------------------------------------
 
+PrecisionAt = TypedDict("PrecisionAt", {"10": float, "50": float, "100": float})
+RegretAt = TypedDict("RegretAt", {"1": float, "10": float})
+Seconds = TypedDict("Seconds", {"fit": float, "all": float})
+
+
 class ResultFile(TypedDict):
     """What `print_result` and --resume read of a result.json."""
 
@@ -311,9 +319,9 @@ class ResultFile(TypedDict):
     tau_mean: float
     tau_std: float | None
     spearman_mean: float
-    precision_at: dict[str, float]
-    regret_at: dict[str, float]
-    seconds: dict[str, float]
+    precision_at: PrecisionAt
+    regret_at: RegretAt
+    seconds: Seconds
 
 
 def read_result(path: Path) -> dict:

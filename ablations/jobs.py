@@ -41,6 +41,10 @@ class Job:
     def done(self) -> bool:
         return (self.folder / "result.json").exists()  # written last by both scripts
 
+    def result(self) -> dict:
+        """The content of a finished fine-tuning's result.json; raises InputError if it is damaged."""
+        return finetune.read_result(self.folder / "result.json")
+
     def run(self) -> None:
         """Runs the script in this process; its output goes to output.txt in the folder."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ A row is {"setting", "n_labels", "tau": one per seed, "mean", "std", "paper": ta
 """
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +16,7 @@ from models.metrics import paired_interval
 
 def row(setting: Setting, n: int, job: Job) -> dict:
     """The row of a finished fine-tuning run."""
-    result = json.loads((job.folder / "result.json").read_text())
+    result = job.result()
     return {
         "setting": setting.name,
         "n_labels": n,

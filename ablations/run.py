@@ -26,6 +26,8 @@ from figs import ablation as picture
 from runtime.errors import InputError, main_guard
 from runtime.executors import ExecutorSettings, open_executor
 from runtime.files import path_of, write_json
+from runtime.guarded import read_text
+from runtime.locks import exclusive
 from runtime.log import output, progress_bar
 from runtime.seeding import DeviceSettings
 from runtime.settings import parse, parse_seeds, setting
@@ -50,34 +52,33 @@ def main(argv: list[str] | None = None) -> list[dict]:
     parse_seeds(config.seeds)
     machine = ("--device", config.device, "--threads", str(config.threads or int(config.jobs > 1)))
     run = AblationRun(path_of(config.out), config.seeds, machine)
-    plans = [plan(grid, run) for grid in grids.read(given(config.grids))]
-    todo = chains((row.first, row.then) for p in plans for row in p.rows)
-    records, failures = [], []
+    try:
+        plans = [plan(grid, run) for grid in grids.read(given(config.grids))]
+    except InputError as error:
+        raise InputError(f"{config.grids}: {error}" if config.grids != "-" else str(error)) from None
+    with exclusive(run.out, "--out"):
+        todo = chains((row.first, row.then) for p in plans for row in p.rows)
+        records, failures = [], []
 
-    def report_finished() -> None:
-        for p in [p for p in plans if p.done]:
-            plans.remove(p)
-            records.append(conclude(p, config))
+        def report_finished() -> None:
+            for p in [p for p in plans if p.done]:
+                plans.remove(p)
+                records.append(conclude(p, config))
 
-    report_finished()
-    # The bar has its own console, as jobs in this process send their output, bars included, to files.
-    with (open_executor(ExecutorSettings(jobs=config.jobs)) as executor,
-          progress_bar(Console(file=sys.stderr)) as bar):
-        for _, failure in bar.track(executor.map(work, todo), total=len(todo), description="encoders"):
-            failures += [failure] if failure else []
-            report_finished()
+        report_finished()
+        # The bar has its own console, as jobs in this process send their output, bars included, to files.
+        with (open_executor(ExecutorSettings(jobs=config.jobs)) as executor,
+              progress_bar(Console(file=sys.stderr)) as bar):
+            for _, failure in bar.track(executor.map(work, todo), total=len(todo), description="encoders"):
+                failures += [failure] if failure else []
+                report_finished()
     if failures:
         raise InputError(f"{len(failures)} of {len(todo)} settings failed; the first: {failures[0]}")
     return records
 
 
 def given(path: str) -> str:
-    if path == "-":
-        return sys.stdin.read()
-    try:
-        return path_of(path).read_text()
-    except OSError as error:
-        raise InputError(f"--grids {path}: {error.strerror}") from None
+    return sys.stdin.read() if path == "-" else read_text(path_of(path), "give a file with grids")
 
 
 class Row(NamedTuple):

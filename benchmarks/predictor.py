@@ -27,7 +27,6 @@ seed, without pre-training. Methods:
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,16 +35,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 import spaces
 from benchmarks.baselines import METHODS, PredictorTask
-from benchmarks.predictor_record import MEASURES, add, differences, find, only, show, summary
+from benchmarks.predictor_record import MEASURES, Report, add, differences, find, only, show, summary
 from figs.predictors import plot
 from models.batch import Batch
 from models.metrics import kendall_tau, precision_at, spearman_rho
 from runtime.errors import InputError, main_guard
 from runtime.executors import ProcessPool
 from runtime.files import path_of, write_json
+from runtime.guarded import checked, read_json
+from runtime.locks import exclusive
 from runtime.log import command_line, console, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import check_same, fingerprint, parse, parse_seeds, setting
@@ -93,16 +95,23 @@ class Piece(NamedTuple):
 def main(argv: list[str] | None = None) -> list[dict]:
     """Returns the report of every ranked table."""
     config = parse(Config, argv, __doc__)
-    methods, sizes, seeds = (
-        parse_methods(config.methods), parse_sizes(config.n_labels), parse_seeds(config.seeds))
+    parse_methods(config.methods), parse_sizes(config.n_labels), parse_seeds(config.seeds)
     device = choose_device(config.device, config.threads)
     if config.jobs > 1 and device.type != "cpu":
         raise InputError(
             f"--jobs {config.jobs}: several processes would share one {device.type}: give --device cpu")
     paths = record_files(config)
+    out = path_of(config.out)
+    with exclusive(out.parent, "--out", name=out.name):
+        return carry_out(config, paths, device, command_line("benchmarks.predictor", argv))
+
+
+def carry_out(config: Config, paths: dict[str, Path], device: torch.device, command: str) -> list[dict]:
+    """Measures what the records lack, and writes them as it goes; returns the reports."""
+    methods, sizes, seeds = (
+        parse_methods(config.methods), parse_sizes(config.n_labels), parse_seeds(config.seeds))
     reports = [start(config, table, path) for table, path in paths.items()]
     cells = Cells(config, spaces.get(config.space), device)
-    command = command_line("benchmarks.predictor", argv)
     for report, ranked in zip(reports, cells.ranked):
         report |= {"labels": cells.known.name, "ranked": ranked.name, "target": ranked.target,
                    "commands": [*dict.fromkeys([*report.get("commands", []), command])]}
@@ -161,8 +170,8 @@ def start(config: Config, table: str, path: Path) -> dict:
     settings["eval_labels"] = table
     if not path.exists():
         return {"settings": settings, "records": []}
+    report = read_json(path, "give another name for --out")
     try:
-        report = json.loads(path.read_text())
         stored = report["settings"]
         seeds = report["settings"].pop("seeds", None)  # of all records, in files of an earlier format
         for record in report["records"]:
@@ -170,6 +179,7 @@ def start(config: Config, table: str, path: Path) -> dict:
             record.setdefault("seeds", seeds and parse_seeds(seeds))
     except (ValueError, TypeError, LookupError, AttributeError):
         raise InputError(f"--out: {path} is no record of this benchmark: give another name") from None
+    checked(report, Report, path, "it is no record of this benchmark: give another name")
     check_same(stored, settings, path)
     return report
 

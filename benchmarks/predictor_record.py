@@ -5,6 +5,8 @@ seed. A report is the settings and all records, as in the JSON file.
 """
 from __future__ import annotations
 
+from typing import Any, TypedDict
+
 import numpy as np
 from rich.table import Table
 
@@ -12,6 +14,26 @@ from models.metrics import paired_interval
 from runtime.log import mean_std, output, plus_minus
 
 MEASURES = ("tau", "spearman", "precision@10", "precision@50", "precision@100", "tau_best_tenth")
+
+
+class Measure(TypedDict):
+    """A measure of a record, by `summary`."""
+
+    mean: float
+    std: float | None
+    seeds: list[float]
+
+
+RecordEntry = TypedDict("RecordEntry", {
+    "method": str, "n_labels": int, "seeds": list[int], "n_ranked": int, "seconds": dict[str, float],
+    **dict.fromkeys(MEASURES, Measure)})
+
+
+class Report(TypedDict):
+    """The JSON file, as far as a run continues from it."""
+
+    settings: dict[str, Any]
+    records: list[RecordEntry]
 
 
 def find(report: dict, method: str, n: int) -> dict | None:

@@ -9,8 +9,8 @@ Reads the files of all stages, prints a table, and writes summary.json to --run.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from rich.table import Table
@@ -18,9 +18,28 @@ from rich.table import Table
 import spaces
 from runtime.errors import main_guard
 from runtime.files import write_json
+from runtime.guarded import read_checked
 from runtime.log import output
 from runtime.settings import Parser
 from spaces.labels.read import read_labels
+from strategies.summary import read_best
+
+
+class PretrainResult(TypedDict):
+    """What is read of a result.json of pretrain.py."""
+
+    seconds: float
+
+
+class FinetuneResult(TypedDict):
+    """What is read of a result.json of finetune.py."""
+
+    n_train: int
+    seeds: list[int]
+    target: str
+    tau_mean: float
+    tau_std: float | None
+    seconds: dict[str, float]
 
 
 def main(argv: list[str] | None = None) -> dict:
@@ -32,9 +51,11 @@ def main(argv: list[str] | None = None) -> dict:
     parser.add_argument("--labels", required=True, help="--labels of search.py, to rank the best cell")
     args = parser.parse_args(argv)
     folders = (args.pretrain, args.run / "scratch", args.run / "finetune", args.run / "shipped")
+    mend = "run quickstart.sh again, which goes on"
     pretrain, scratch, tuned, shipped = (
-        json.loads((folder / "result.json").read_text()) for folder in folders)
-    best = json.loads((args.search / "best.json").read_text())
+        read_checked(folder / "result.json", kind, mend)
+        for folder, kind in zip(folders, (PretrainResult, *[FinetuneResult] * 3)))
+    best = read_best(args.search / "best.json", mend)
     summary = {
         "space": best["space"],
         "dataset": best["dataset"],

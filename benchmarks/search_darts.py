@@ -15,8 +15,9 @@ from rich.table import Table
 
 import spaces
 from figs import draw_cell
-from runtime.errors import InputError, main_guard
+from runtime.errors import main_guard
 from runtime.files import whole_lines, write_json
+from runtime.guarded import read_json
 from runtime.log import mean_std, output, plus_minus
 from runtime.settings import Parser
 
@@ -49,10 +50,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 
 def read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise InputError(f"{path} is missing or damaged: run search_darts.sh again, which goes on") from None
+    return read_json(path, "run search_darts.sh again, which goes on")
 
 
 def row(out: Path, algo: str, random: np.ndarray) -> dict:

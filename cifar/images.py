@@ -8,9 +8,8 @@ them.
 from __future__ import annotations
 
 import hashlib
-import pickle
+import math
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +18,12 @@ import torch
 
 from runtime.errors import InputError
 from runtime.files import path_of
-from runtime.guarded import load_plain_pickle
+from runtime.guarded import load_plain_pickle, need_file
 from spaces.download import RESOURCES, download
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SHAPE = (32, 32, 3)
+LARGEST = 2**33  # bytes of an array of an .npz; all of CIFAR-10 has 2^27.2
 OFFICIAL = RESOURCES["cifar10"]
 # The classes in a pickled batch beside plain values, each loaded as itself.
 ARRAYS = dict.fromkeys(("numpy._core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype"))
@@ -100,16 +100,41 @@ def _official_folder(path: Path) -> Path:
 
 
 def _read_npz(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads pixels and labels; labels of shape [N, 1], as Keras saves them, become [N].
+
+    What the file declares is compared with what it holds before anything is allocated.
+    """
+    need_file(path, "name an .npz with x_train, y_train, x_test, y_test")
     try:
+        with zipfile.ZipFile(path) as archive:
+            for name in (f"x_{part}", f"y_{part}"):
+                need_honest_array(archive, name)
         with np.load(path, allow_pickle=False) as arrays:
-            return arrays[f"x_{part}"], arrays[f"y_{part}"]
-    except FileNotFoundError:
-        raise InputError(f"--data {path}: no such file") from None
+            pixels, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
     except KeyError:
         raise InputError(f"{path} lacks x_{part} or y_{part}: "
                          "name an .npz with x_train, y_train, x_test, y_test") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is damaged or no .npz of plain arrays ({error}): make it anew") from None
+    except Exception as error:  # numpy and zipfile have a dozen types for damage
+        raise InputError(f"{path} is damaged or no .npz of plain arrays ({type(error).__name__}: {error}): "
+                         "make it anew") from None
+    return pixels, labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def need_honest_array(archive: zipfile.ZipFile, name: str) -> None:
+    """Raises ValueError if an array of an .npz declares another size than it has, or is far too large."""
+    entry = archive.getinfo(f"{name}.npy")
+    if entry.file_size > LARGEST:
+        raise ValueError(f"{name} unfolds to {entry.file_size:,} bytes")
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{name} is of version {version}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else (
+            np.lib.format.read_array_header_2_0)
+        shape, _, dtype = read(file)
+        held = entry.file_size - file.tell()
+    if math.prod(shape) * dtype.itemsize != held:
+        raise ValueError(f"{name} declares {list(shape)} of {dtype}, and holds {held:,} bytes")
 
 
 def _read_batches(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,14 +144,13 @@ def _read_batches(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """
     pixels, labels = [], []
     for file in files:
+        mend = f"remove {file.parent} and unpack or download it anew"
+        batch = load_plain_pickle(file, ARRAYS, mend, encoding="bytes")
         try:
-            batch = load_plain_pickle(file, ARRAYS, encoding="bytes")
             planes = batch[b"data"].reshape(-1, 3, *SHAPE[:2])  # [n, 3, X, X]
             labels.append(np.array(batch[b"labels"], np.int64))
-        except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError,
-                pickle.UnpicklingError) as error:
-            raise InputError(f"{file} is missing or damaged ({error}): "
-                             f"remove {file.parent} and unpack or download it anew") from None
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            raise InputError(f"{file} is damaged ({type(error).__name__}): {mend}") from None
         pixels.append(planes.transpose(0, 2, 3, 1))  # [n, X, X, 3]
     return np.concatenate(pixels), np.concatenate(labels)
 

@@ -77,21 +77,25 @@ def evaluate(genotype: str, recipe: dict, seed: int, folder: str) -> dict:
     return {"validation": float(np.mean(result["scores"]))} | facts
 
 
-def proxy_recipe(values: dict) -> ProxyRecipe:
-    """Builds a recipe from fields by name. Raises InputError for an unknown field or a wrong value."""
+def proxy_recipe(values: dict, where: str = "--budget") -> ProxyRecipe:
+    """Builds a recipe from fields by name.
+
+    Raises InputError, which names the source `where`, for an unknown field or a wrong value.
+    """
     return ProxyRecipe(
-        **{name: checked(ProxyRecipe, name, value, "--budget") for name, value in values.items()})
+        **{name: checked(ProxyRecipe, name, value, where) for name, value in values.items()})
 
 
 def parse_budget(text: str) -> dict:
     """Reads "epochs=10,layers=8", or local:FILE with one JSON object -> {"epochs": 10, "layers": 8}."""
     if text.startswith("local:"):
-        values, _ = stored_settings(text)
+        values, where = stored_settings(text)
     else:
+        where = "--budget"
         values = dict(pair.partition("=")[::2] for pair in filter(None, text.split(",")))
         switch = {"true": True, "false": False}
         values = {name.strip(): switch.get(value.lower(), value) for name, value in values.items()}
-    recipe = proxy_recipe(values)
+    recipe = proxy_recipe(values, where)
     return {name: getattr(recipe, name) for name in values}
 
 

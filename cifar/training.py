@@ -91,11 +91,14 @@ class Worker(NamedTuple):
     ranks: int = 1
 
 
+Plain = str | int | float | bool | None
+
+
 class Decided(TypedDict, total=False):
     """The `fingerprint_of` a training in its files; earlier versions called it `course`."""
 
-    fingerprint: dict[str, Any]
-    course: dict[str, Any]
+    fingerprint: dict[str, Plain]
+    course: dict[str, Plain]
 
 
 class TrainingFile(Decided):
@@ -115,7 +118,7 @@ class TrainingFile(Decided):
 class ResultFile(Decided):
     """result.json of one training, by `fit`."""
 
-    scores: Annotated[list[float], msgspec.Meta(min_length=1)]
+    scores: Annotated[list[Annotated[float, msgspec.Meta(ge=0, le=100)]], msgspec.Meta(min_length=1)]
     seconds: float
     device: str
     parameters: int

@@ -6,7 +6,6 @@ draws one picture per record of benchmarks/predictor.py, results/predictor_tnasp
 """
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
@@ -23,6 +22,7 @@ from figs.layered import apart
 from figs.style import FAINT, INK, PAPER, save
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of
+from runtime.guarded import read_json
 from runtime.log import output
 from runtime.settings import parse, setting
 
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
         raise InputError(f"--records {config.records}: no such file")
     for path in paths:
         try:
-            plot(json.loads(path.read_text()), path.with_suffix(".png"))
+            plot(read_json(path), path.with_suffix(".png"))
         except (ValueError, LookupError, TypeError):
             raise InputError(f"--records: {path} is no record of benchmarks/predictor.py") from None
         output.print(f"written: {path.with_suffix('.png')}", highlight=False)

@@ -23,6 +23,7 @@ from runtime.guarded import checked, need_file
 LARGEST = 2**36  # bytes of a checkpoint
 MOST_STRUCTURE = 2**26  # bytes of the part that is not tensors
 WRAPPERS = ("module.", "_orig_mod.")  # put before names by DataParallel, DDP and torch.compile
+STATES = {"AdamW": ("step", "exp_avg", "exp_avg_sq"), "SGD": ("momentum_buffer",)}  # per parameter
 RESTORE_FAULTS = (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError)
 
 
@@ -151,14 +152,16 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, state: dict, where: Any)
             if not all(isinstance(value, (type(own[name]), int, float, type(None)))
                        for name, value in group.items() if name in own):
                 raise ValueError("a setting of the optimiser has another type")
+        kept = STATES.get(type(optimiser).__name__, ())
         for number, values in state["state"].items():
+            if set(values) != set(kept):
+                raise ValueError(f"parameter {number} has {', '.join(map(str, values)) or 'nothing'}")
             for name, value in values.items():
-                shape = value.shape if isinstance(value, torch.Tensor) else ()
-                if shape not in ((), params[number].shape) or name.startswith("exp") and not shape == (
-                        params[number].shape):
-                    raise ValueError(f"{name} of parameter {number} is {list(shape)}")
-                if isinstance(value, torch.Tensor):
-                    need_finite({f"{name} of parameter {number}": value}, where)
+                if value is None and name == "momentum_buffer":
+                    continue
+                if value.shape != (() if name == "step" else params[number].shape):
+                    raise ValueError(f"{name} of parameter {number} is {list(value.shape)}")
+                need_finite({f"{name} of parameter {number}": value}, where)
         optimiser.load_state_dict(state)
     except InputError:
         raise

@@ -181,19 +181,21 @@ class _PlainPickle(pickle.Unpickler):
         return super().find_class(*place.rsplit(".", 1)) if admitted is None else admitted
 
 
-def load_plain_pickle(path: Path, admitted: Mapping[str, Any] = {}, known: bool = False, **options) -> Any:
+def load_plain_pickle(path: Path, admitted: Mapping[str, Any] = {}, mend: str = "make it anew",
+                      known: bool = False, **options) -> Any:
     """Reads a pickle of plain data. One that asks for anything else could run code and is refused.
 
     admitted: {"module.name": the class to use in its place, or None for that class itself}. known: the file
     is of an installed package, so it is read faster. Raises InputError if it is no regular file or damaged.
     """
-    content = read_bytes(path)
+    content = read_bytes(path, mend)
     try:
         if not known:
             need_small_memo(content)
         return _PlainPickle(io.BytesIO(content), admitted, **options).load()
     except Exception as error:  # pickle has a type of its own for each fault
-        raise InputError(f"{path} is damaged or refused ({type(error).__name__}: {error})") from None
+        raise InputError(
+            f"{path} is damaged or refused ({type(error).__name__}: {error}): {mend}") from None
 
 
 def need_small_memo(content: bytes) -> None:

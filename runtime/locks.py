@@ -21,13 +21,16 @@ def exclusive(folder: Path, flag: str, patience: float = 1.0, name: str = "") ->
 
     flag: the one that names the folder, for messages. name: of a file in it that alone is held. Raises
     InputError if the folder cannot be made, or if another process holds it for `patience` seconds. The lock
-    ends with the process, however that ends. `.lock` stays, empty; `.holder` says who holds it.
+    ends with the process, however that ends. A folder's `.lock` stays, empty; `.holder` says who holds it.
     """
     lock = FileLock(folder / f".{name}.lock".replace("..", "."), timeout=patience)
     holder = folder / f".{name}.holder".replace("..", ".")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        while not is_current(lock):  # removed, with the lock of a single file, when its holder ended
+            lock.release()
+            lock.acquire()
     except Timeout:
         raise InputError(f"{folder / name}: held by {said_by(holder)}: let it end, or give another {flag}"
                          ) from None
@@ -44,7 +47,17 @@ def exclusive(folder: Path, flag: str, patience: float = 1.0, name: str = "") ->
     finally:
         with contextlib.suppress(OSError):
             holder.unlink(missing_ok=True)
+            if name:
+                os.unlink(lock.lock_file)
         lock.release()
+
+
+def is_current(lock: FileLock) -> bool:
+    """Whether the file that is locked is the one that others would find."""
+    try:
+        return os.path.samestat(os.fstat(lock._lock_file_fd), os.stat(lock.lock_file))
+    except FileNotFoundError:
+        return False
 
 
 def said_by(holder: Path) -> str:

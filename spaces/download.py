@@ -2,13 +2,15 @@
 
     python -m spaces.download nasbench101 --root ~/datasets
 
-A broken transfer is continued from `<file>.part`, automatically or by the next call. The checksum is compared
-with the published one. If none is published, it is printed and kept in `<file>.sha256` at the first download,
-and compared from then on.
+A broken transfer is continued from `<file>.part`, automatically or by the next call. Before a file is kept,
+it is looked at: a web page, a file that is too small, TFRecords or an archive that do not open are refused.
+The checksum is compared with the published one. If none is published, that of the first file that passed is
+printed and kept in `<file>.sha256`, and compared from then on.
 """
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import http.client
 import os
@@ -22,14 +24,16 @@ import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of, sha256_of, write_text
+from runtime.locks import exclusive
 from runtime.log import byte_progress
 from runtime.settings import Parser
+from spaces.labels.tfrecord import need_whole_records
 
 CHUNK = 1 << 16  # bytes read at a time
 ATTEMPTS = 5  # attempts in a row without a new byte, before giving up
@@ -48,6 +52,8 @@ class Resource:
     file      its name below the root
     checksum  "algorithm:digest" as published, or None
     size      bytes as published, or None
+    least     bytes, at least, of a file that can be the right one
+    most      bytes, at most, of an archive's content
     folder    target of an archive, below the root; None for a plain file
     inside    the folder of the archive that becomes `folder`; "" for all of the archive
     """
@@ -56,17 +62,19 @@ class Resource:
     file: str
     checksum: str | None = None
     size: int | None = None
+    least: int = 1
+    most: int = 2**36
     folder: str | None = None
     inside: str = ""
 
 
 RESOURCES = {
     "nasbench101": Resource("https://storage.googleapis.com/nasbench/nasbench_only108.tfrecord",
-                            "nasbench_only108.tfrecord"),
+                            "nasbench_only108.tfrecord", least=10**8),
     "nasbench101_full": Resource("https://storage.googleapis.com/nasbench/nasbench_full.tfrecord",
-                                 "nasbench_full.tfrecord"),
+                                 "nasbench_full.tfrecord", least=10**9),
     "nasbench301": Resource("https://ndownloader.figshare.com/files/24992018", "nasbench301_models_v1.0.zip",
-                            folder="nasbench301_models_v1.0"),
+                            least=10**7, folder="nasbench301_models_v1.0"),
     "cifar10": Resource("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "cifar-10-python.tar.gz",
                         checksum="md5:c58f30108f718f92721af3b95e74349a", size=170_498_071,
                         folder="cifar-10-batches-py", inside="cifar-10-batches-py"),
@@ -83,24 +91,25 @@ def download(resource: Resource, root: Path) -> Path:
     if resource.folder and folder.is_dir():
         print(f"{folder}: already complete")
         return folder
-    present = file.is_file()
-    arrived = file if present else file.with_name(f"{file.name}.part")
-    if not present:
-        root.mkdir(parents=True, exist_ok=True)
-        _transfer(resource, arrived)
-    try:
-        _verify(arrived, resource, file)
-    except InputError as error:
-        bad = file.with_name(f"{file.name}.bad")
-        os.replace(arrived, bad)
-        raise InputError(f"{error}; it is now {bad.name}: run the command again") from None
-    os.replace(arrived, file)
-    if present:
-        print(f"{file}: already complete")
-    if resource.folder is None:
-        return file
-    _unpack(file, folder, resource.inside)
-    return folder
+    with exclusive(root, "--root", name=resource.file):
+        present = file.is_file()
+        arrived = file if present else file.with_name(f"{file.name}.part")
+        if not present:
+            _transfer(resource, arrived)
+        try:
+            _recognise(arrived, resource)
+            _verify(arrived, resource, file)
+        except InputError as error:
+            bad = file.with_name(f"{file.name}.bad")
+            os.replace(arrived, bad)
+            raise InputError(f"{error}; it is now {bad.name}: run the command again") from None
+        os.replace(arrived, file)
+        if present:
+            print(f"{file}: already complete")
+        if resource.folder is None:
+            return file
+        _unpack(file, folder, resource)
+        return folder
 
 
 # Transfer ---------------------------------------------------------------------------------------------------
@@ -169,6 +178,47 @@ def _length(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
+# Recognition ------------------------------------------------------------------------------------------------
+
+def _recognise(path: Path, resource: Resource) -> None:
+    """Raises InputError unless a file is what its name says, as far as a look can tell."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if head.lstrip()[:1] == b"<":
+        raise InputError(f"{resource.url}: gave a web page of {size:,} bytes instead of {resource.file}: is "
+                         "the address still right? --url names a mirror")
+    if size < resource.least:
+        raise InputError(f"{resource.url}: gave {size:,} bytes, and {resource.file} has {resource.least:,} "
+                         "at least: --url names a mirror")
+    if resource.file.endswith(".tfrecord"):
+        need_whole_records(path)
+    elif resource.folder:
+        with opened(path) as (names, total):
+            if total > resource.most:
+                raise InputError(f"{path}: would unfold to {total:,} bytes: refused")
+            inside = map(PurePosixPath, names)
+            if resource.inside and not any(name.is_relative_to(resource.inside) for name in inside):
+                raise InputError(f"{path}: there is no folder {resource.inside} in it: take it from another "
+                                 "--url")
+
+
+@contextlib.contextmanager
+def opened(archive: Path) -> Iterator[tuple[list[str], int]]:
+    """Yields the names of the files in a zip or tar archive, and their bytes; InputError if it is none."""
+    try:
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as file:
+                entries = file.infolist()
+                yield [entry.filename for entry in entries], sum(entry.file_size for entry in entries)
+        else:
+            with tarfile.open(archive) as file:
+                members = file.getmembers()
+                yield [member.name for member in members], sum(member.size for member in members)
+    except DAMAGED as error:
+        raise InputError(f"{archive}: damaged archive ({error!s:.60})") from None
+
+
 # Verification -----------------------------------------------------------------------------------------------
 
 def _verify(path: Path, resource: Resource, file: Path) -> None:
@@ -184,15 +234,17 @@ def _verify(path: Path, resource: Resource, file: Path) -> None:
         write_text(recorded, line)
         print(f"{file}: {found}, recorded in {recorded.name} because none is published")
     elif found != known:
-        source = "published" if resource.checksum else f"recorded in {recorded.name}, which you may remove"
+        source = "published" if resource.checksum else (
+            f"recorded in {recorded.name}; if you trust this file more, remove that one")
         raise InputError(
-            f"{file}: {found} instead of {known} ({source}), so it is damaged or another version")
+            f"{file}: {found:.40} instead of {known:.40} ({source}): it is damaged or another version")
 
 
 # Archives ---------------------------------------------------------------------------------------------------
 
-def _unpack(archive: Path, folder: Path, inside: str) -> None:
+def _unpack(archive: Path, folder: Path, resource: Resource) -> None:
     """Unpacks a zip or tar archive into a folder that appears only when it is complete."""
+    inside = resource.inside
     scratch = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(scratch, ignore_errors=True)
     try:

@@ -26,6 +26,20 @@ EVERY = 10  # queries between two points of a curve
 COMMON = ("space", "dataset", "protocol", "chosen_by", "oracle", "N", "optimum", "neighbours", "pretrained")
 
 
+class Seconds(TypedDict):
+    fit: float
+    score: float
+    query: float
+    all: float
+
+
+class Optimum(TypedDict):
+    """The best possible values, by `strategies.problem.optimum`."""
+
+    validation: float | None
+    test: float | None
+
+
 class Best(TypedDict):
     """The fields that every best.json has; `search.describe` makes them."""
 
@@ -41,7 +55,7 @@ class Best(TypedDict):
     protocol: str
     chosen_by: Literal["validation", "test"]
     oracle: str
-    optimum: dict[str, float | bool | None] | None
+    optimum: Optimum | None
     pretrained: str | None
     seed: int
 
@@ -49,7 +63,7 @@ class Best(TypedDict):
 class BestFile(Best, total=False):
     """best.json: the result of a search."""
 
-    seconds: dict[str, float]
+    seconds: Seconds
     stopped: int | None
     failed: int | None
     neighbours: dict[str, float] | None

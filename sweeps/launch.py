@@ -255,12 +255,15 @@ def write_csv(path: Path, trials: list[Trial]) -> None:
     write_text(path, text.getvalue())
 
 
-def recipe(settings, parameters: dict) -> dict:
-    """The params file of a trial: its parameters, and its other recipe settings that are not default."""
+def recipe(settings, parameters: dict, where: str = "NNI") -> dict:
+    """The params file of a trial: its parameters, and its other recipe settings that are not default.
+
+    where: the source of the parameters, for errors.
+    """
     config_class = type(settings)
     stored = {name: value for name, value in fingerprint(settings, roles=("recipe",)).items()
               if value != getattr(config_class, name)}
-    return stored | {name: checked(config_class, name, value, "NNI") for name, value in parameters.items()}
+    return stored | {name: checked(config_class, name, value, where) for name, value in parameters.items()}
 
 
 def export(config, settings, kinds: dict[str, str], trials: list[Trial], state: str, folder: Path) -> dict:
@@ -275,7 +278,7 @@ def export(config, settings, kinds: dict[str, str], trials: list[Trial], state: 
               "trials": len(trials), "failed": len(failed), "best": winner}
     write_json(folder / "result.json", result)
     if best:
-        write_json(folder / "best.json", recipe(settings, best.parameters))
+        write_json(folder / "best.json", recipe(settings, best.parameters, f"{folder / 'trials.jsonl'}"))
         done = [trial for trial in trials if trial.value is not None]
         plot([trial.parameters for trial in done], [trial.value for trial in done], folder / "trials.png",
              f"{config.space}, {config.stage}: {len(done)} trials", kinds)

@@ -5,12 +5,14 @@ import hashlib
 import http.server
 import io
 import re
+import struct
 import subprocess
 import sys
 import tarfile
 import threading
 import zipfile
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from conftest import ROOT
@@ -18,6 +20,7 @@ from conftest import ROOT
 from runtime.errors import InputError
 from spaces import download
 from spaces.download import RESOURCES, Resource
+from spaces.labels.tfrecord import masked_crc, need_whole_records
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
@@ -150,7 +153,7 @@ def test_an_unknown_checksum_is_printed_recorded_and_compared_later(resource, tm
     assert digest in capsys.readouterr().out
     assert (tmp_path / "data.bin.sha256").read_text() == f"{digest}  data.bin\n"
     file.write_bytes(CONTENT[:-1])
-    with pytest.raises(InputError, match="recorded in data.bin.sha256, which you may remove"):
+    with pytest.raises(InputError, match="recorded in data.bin.sha256; if you trust"):
         download.download(unknown, tmp_path)
 
 
@@ -224,7 +227,8 @@ def test_a_hostile_or_damaged_archive_leaves_no_folder(server, tmp_path, name, c
     root = tmp_path / "root"
     with pytest.raises(InputError, match=message):
         unpack(server, root, content, name)
-    assert {path.name for path in root.iterdir()} == {name, f"{name}.sha256"}
+    left = {path.name for path in root.iterdir()}
+    assert left in ({name, f"{name}.sha256"}, {f"{name}.bad"})  # it opened, or it was never kept
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
@@ -233,11 +237,56 @@ def test_an_archive_without_the_folder_is_refused(server, tmp_path):
         unpack(server, tmp_path, zipped(other=b"1"), "a.zip", inside="batches")
 
 
+# What is no such file ---------------------------------------------------------------------------------------
+
+def records(*data: bytes) -> bytes:
+    """TFRecords of the data."""
+    pieces = []
+    for content in data:
+        length = struct.pack("<Q", len(content))
+        pieces += [length, struct.pack("<I", masked_crc(length)), content,
+                   struct.pack("<I", masked_crc(content))]
+    return b"".join(pieces)
+
+
+WHOLE = records(*(bytes([i]) * 50 for i in range(200)))
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"\n<!DOCTYPE html><html>not here</html>", "gave a web page of 37 bytes instead of it.tfrecord"),
+    (b"", "gave 0 bytes, and it.tfrecord has 100 at least"), (b"x" * 99, "99 bytes"),
+    (b"x" * 5000, "the length of the record disagrees"), (WHOLE[:-7], "cut off"),
+    (WHOLE[:-1] + b"x", "the record disagrees with its checksum"),
+], ids=["page", "empty", "small", "other", "cut", "flipped"])
+@pytest.mark.parametrize("looked_at", [1000, 5])
+def test_what_is_no_such_file_is_not_kept_and_teaches_no_checksum(
+        server, tmp_path, monkeypatch, content, message, looked_at):
+    monkeypatch.setattr(download, "need_whole_records", partial(need_whole_records, looked_at=looked_at))
+    resource = Resource(f"{server.address}/data.bin", "it.tfrecord", least=100)
+    server.files["/data.bin"] = content
+    with pytest.raises(InputError, match=message):
+        download.download(resource, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["it.tfrecord.bad"]
+    server.files["/data.bin"] = WHOLE
+    assert download.download(resource, tmp_path).read_bytes() == WHOLE
+
+
+def test_an_archive_that_unfolds_too_far_is_refused(server, tmp_path):
+    server.files["/a.zip"] = zipped(**{"in/x": b"\0" * 10**6})
+    resource = Resource(f"{server.address}/a.zip", "a.zip", folder="a", inside="in", most=10**5)
+    with pytest.raises(InputError, match="would unfold to 1,000,000 bytes"):
+        download.download(resource, tmp_path)
+    assert not (tmp_path / "a").exists()
+
+
 # The command ------------------------------------------------------------------------------------------------
 
-def test_the_command_takes_a_mirror(server, tmp_path, capsys):
+def test_the_command_takes_a_mirror(server, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(
+        download.RESOURCES, "nasbench101", replace(download.RESOURCES["nasbench101"], least=1))
+    server.files["/data.bin"] = whole = records(b"one", b"two")
     download.main(["nasbench101", "--root", str(tmp_path), "--url", f"{server.address}/data.bin"])
-    assert (tmp_path / "nasbench_only108.tfrecord").read_bytes() == CONTENT
+    assert (tmp_path / "nasbench_only108.tfrecord").read_bytes() == whole
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "nasbench_only108.tfrecord")
 
 

@@ -158,7 +158,7 @@ def test_a_damaged_row_or_a_row_too_many_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("flags, complaint", [
-    (["--n", "0"], "n is at least 1"),
+    (["--n", "0"], "n is 1 to 100,000,000"),
     (["--n", "5", "--seed", "-1"], "a seed at least 0"),
     (["--n", "5", "--noise", "0.1"], "--noise without --oracle"),
     (["--n", "5", "--oracle", "x.onnx", "--noise", "-1"], "a standard deviation"),

@@ -101,7 +101,7 @@ def test_a_batch_that_is_cut_or_absent(archive):
     del files["test_batch"]
     path = archive(files)
     for part, name in (("train", "data_batch_3"), ("test", "test_batch")):
-        with pytest.raises(InputError, match=f"{name} is missing or damaged .*anew"):
+        with pytest.raises(InputError, match=f"{name}.*anew"):
             read_images(path, part)
 
 

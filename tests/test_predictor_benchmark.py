@@ -295,7 +295,7 @@ def test_a_record_of_other_settings_is_not_touched(tmp_path, labels, seen):
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"settings": 3}'])
 def test_a_foreign_file_is_not_overwritten(tmp_path, labels, seen, content):
     (tmp_path / "out.json").write_text(content)
-    assert "no record" in refused(tmp_path, labels) and (tmp_path / "out.json").read_text() == content
+    assert "give another name" in refused(tmp_path, labels) and (tmp_path / "out.json").read_text() == content
 
 
 @pytest.mark.parametrize("flag, value, word", [

@@ -235,7 +235,7 @@ def test_a_damaged_checkpoint(tmp_path, run, kill):
 
 
 @pytest.mark.parametrize("arch, message", [
-    ("DARTS_V3", "cannot read 'DARTS_V3' as a DARTS genotype"), ("random:x", "cannot read")])
+    ("DARTS_V3", "cannot read 'DARTS_V3' as a DARTS genotype"), ("random:x", "give random:SEED")])
 def test_a_cell_that_is_none(run, tmp_path, arch, message):
     with pytest.raises(InputError, match=message):
         run(tmp_path / "a", "--arch", arch)
@@ -250,7 +250,7 @@ def test_cells_by_name_file_and_seed(tmp_path):
     for text in ("DARTS_V2", train.SPACE.text(v2), str(tmp_path / "cell.txt"), str(tmp_path / "best.json")):
         assert architecture_of(text) == v2
     assert architecture_of("random:1") == architecture_of("random:1") != architecture_of("random:2")
-    with pytest.raises(InputError, match="neither a cell nor a best.json"):
+    with pytest.raises(InputError, match="bad.json: it has no architecture"):
         architecture_of(str(tmp_path / "bad.json"))
 
 

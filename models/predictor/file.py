@@ -93,15 +93,20 @@ def load_encoder_or_predictor(source: str, space) -> dict:
     path, content = stored_checkpoint(source, space)
     if not isinstance(content["weights"], list):
         return as_encoder(path, content, space)
-    if content["ops"] != list(space.ops):
-        raise InputError(f"{path} is a predictor for {content['space']}, "
-                         f"whose operations are not those of {space.name}")
+    need_space(content, space, path)
     need_predictor(content, path)
     kernel = content.get("kernel")
     return content | {"members": content["weights"], "weights": kernel and kernel["encoder"]}
 
 
 # What a file must hold --------------------------------------------------------------------------------------
+
+def need_space(content: dict, space, path: str | Path) -> None:
+    """Raises InputError if a predictor was made for other operations than those of the space."""
+    if content["ops"] != list(space.ops):
+        raise InputError(f"{path} is a predictor for {content['space']}, "
+                         f"whose operations are not those of {space.name}: make it anew")
+
 
 def new_network(content: dict) -> PredictorNetwork:
     return PredictorNetwork(build_encoder(content["encoder"], len(content["ops"])))

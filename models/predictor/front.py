@@ -23,7 +23,7 @@ import torch
 from models.batch import Batch
 from models.checkpoint import load_encoder
 from models.predictor.blend import BlendedPredictor
-from models.predictor.file import load_predictor, save_predictor
+from models.predictor.file import load_predictor, need_space, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells
 from models.predictor.gaussian_process import REFERENCE, kernel_features
 from runtime.errors import InputError
@@ -98,6 +98,7 @@ class Predictor:
 
         content, blended = load_predictor(path)
         space = spaces.get(content["space"], content.get("cell_marks", True))
+        need_space(content, space, path)
         about = {name: content[name] for name in ("space", "cell_marks", "ops", "encoder") if name in content}
         kernel = content.get("kernel")
         return cls(

@@ -84,6 +84,32 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
             offset = end
 
 
+def need_whole_records(path: Path, looked_at: int = 1000) -> None:
+    """Raises InputError unless the first records pass their checksums and the last one ends the file.
+
+    Follows the lengths of all records, each with its checksum, but reads the data of `looked_at` alone.
+    """
+    size = path.stat().st_size
+    for number, (offset, _) in enumerate(records(path)):
+        if number == looked_at:
+            break
+    else:
+        return
+    with open(path, "rb") as file:
+        while offset < size:
+            file.seek(offset)
+            header = file.read(HEADER.size)
+            if len(header) < HEADER.size or HEADER.unpack(header)[1] != masked_crc(header[:8]):
+                raise _damaged(path, offset, "the length of the record disagrees with its checksum")
+            last, offset = offset, offset + HEADER.size + HEADER.unpack(header)[0] + FOOTER.size
+        if offset > size:
+            raise _cut_off(path, last)
+        file.seek(last + HEADER.size)
+        data = file.read(size - last - HEADER.size - FOOTER.size)
+        if FOOTER.unpack(file.read(FOOTER.size))[0] != masked_crc(data):
+            raise _damaged(path, last, "the record disagrees with its checksum")
+
+
 def protobuf_fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
     """Yields (number, value) of a protobuf message's fields, nested messages as bytes.
 

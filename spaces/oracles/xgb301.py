@@ -19,7 +19,7 @@ sorts and scales the same way.) Boosters pickled by xgboost 1.2.1 predict exactl
 """
 from __future__ import annotations
 
-import json
+import hashlib
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,8 +27,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.files import path_of
-from runtime.guarded import load_plain_pickle
+from runtime.files import path_of, sha256_of
+from runtime.guarded import load_plain_pickle, read_json
 from spaces.nasbench301 import CATEGORIES, CELLS, Answers, Surrogate, categories
 
 try:
@@ -105,6 +105,7 @@ class EnsembleOracle(Surrogate):
         for file in files:
             check_config(file.with_name("model_config.json"))
         self._boosters = [read_booster(file) for file in files]
+        self.digest = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
         weakref.finalize(self, self._boosters.clear)  # also at exit: later XGBoost can free none
         self.name = f"NAS-Bench-301 {ensembles[0].name} (mean of {len(files)} boosters)"
 
@@ -116,14 +117,14 @@ class EnsembleOracle(Surrogate):
 
 def check_config(file: Path) -> None:
     """Raises InputError unless a member's model_config.json describes an XGBoost model of accuracies."""
-    try:
-        model = json.loads(file.read_text())["model"]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(
-            f"{file} is missing or damaged ({type(error).__name__}): unpack the archive again") from None
+    mend = "unpack the archive again"
+    content = read_json(file, mend, largest=2**20)
+    model = content.get("model") if isinstance(content, dict) else None
+    if model is None:
+        raise InputError(f"{file} names no model: {mend}")
     if model != "xgb":
         raise InputError(
-            f"{file}: this is a model of type {model!r}, and only xgb is read: give the folder xgb_v1.0")
+            f"{file}: this is a model of type {model!r:.40}, and only xgb is read: give the folder xgb_v1.0")
 
 
 def read_booster(file: Path) -> xgboost.Booster:

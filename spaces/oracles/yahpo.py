@@ -4,7 +4,6 @@ Its accuracies lie about 1.3 points above NAS-Bench-301's own predictions, so re
 """
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,14 @@ import numpy as np
 import onnxruntime
 
 from runtime.errors import InputError
-from runtime.files import path_of
+from runtime.files import path_of, sha256_of
+from runtime.guarded import need_file, read_json
 from spaces.nasbench301 import CATEGORIES, INACTIVE, Answers, Surrogate, categories
 
 EPOCH = 98  # the surrogate predicts any epoch of a training run; this is the end of one
 PREFIX = "NetworkSelectorDatasetInfo_COLON_darts_COLON_"
 INACTIVE_NAME = "#na#"
+LARGEST = 2**30  # bytes of an .onnx file; YAHPO's has 2^20.6
 
 
 class YahpoOracle(Surrogate):
@@ -28,9 +29,12 @@ class YahpoOracle(Surrogate):
     def __init__(self, path: str | Path):
         """Reads an .onnx file and the category codes beside it, `<stem>_encoding.json` or `encoding.json`."""
         path = path_of(path)
-        if path.suffix != ".onnx" or not path.is_file():
-            raise InputError(
-                f"no surrogate at {path}: give nb301's .onnx file from github.com/slds-lmu/yahpo_data")
+        mend = "give nb301's .onnx file from github.com/slds-lmu/yahpo_data"
+        if path.suffix != ".onnx" or not path.exists():
+            raise InputError(f"no surrogate at {path}: {mend}")
+        if need_file(path, mend) > LARGEST:
+            raise InputError(f"{path} is too large for a surrogate: {mend}")
+        self.digest = sha256_of(path)
         self._codes = read_encoding(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -47,6 +51,8 @@ class YahpoOracle(Surrogate):
         out = [self._session.run(None, self._feed(codes[i:i + 1]))[0][0]  # one row per call
                for i in range(len(codes))]
         val, cost = np.array(out, np.float32).reshape(-1, 2).T  # [N] each
+        if not (np.isfinite(val).all() and np.isfinite(cost).all()):
+            raise InputError(f"{self.name}: a prediction is not finite: the file is damaged, fetch it again")
         return Answers(val, cost, None)
 
     def encode(self, numbers: np.ndarray) -> np.ndarray:
@@ -65,13 +71,13 @@ def read_encoding(path: Path) -> np.ndarray:
     if not found:
         raise InputError(f"{path} lacks its codes: put {path.stem}_encoding.json or encoding.json beside it")
     table = np.zeros((len(CATEGORIES), 1 + max(map(len, CATEGORIES.values()))), np.int32)  # [34, 11]
+    stored = read_json(path.with_name(found[0]), "fetch it again from github.com/slds-lmu/yahpo_data", 2**20)
     try:
-        stored = json.loads(path.with_name(found[0]).read_text())
         for codes, (name, options) in zip(table, CATEGORIES.items()):
             column = stored[PREFIX + name]
             codes[:len(options)] = [column[option] for option in options]
             codes[INACTIVE] = column[INACTIVE_NAME]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path.with_name(found[0])} is no YAHPO encoding of NAS-Bench-301: "
                          f"{type(error).__name__} {error}") from None
     return table
