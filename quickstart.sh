@@ -39,7 +39,8 @@ finetune() {  # NAME [FLAGS...]
     local name=$1
     shift
     run finetune.py --space "$SPACE" --save "$RUN/$name" --labels "$LABELS" --dataset "$DATASET" \
-        --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 $FEW_EPOCHS $FEW_MEMBERS "$@"
+        --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 --resume $FEW_EPOCHS \
+        $FEW_MEMBERS "$@"
 }
 finetune scratch
 finetune finetune --model_state_dict "$PRETRAIN/last.pt"

@@ -51,7 +51,7 @@ chain() {
         .venv/bin/python gen_json_301.py --n "$CELLS" --out "$table" --oracle "$LABELS" |
             tee -a "$OUT/logs/cells.log"
     fi
-    stage finetune "$OUT/finetune/result.json" finetune.py --space "$space" --save "$OUT/finetune" \
+    stage finetune "$OUT/finetune/result.json" finetune.py --space "$space" --save "$OUT/finetune" --resume \
         --labels "$table" --dataset "$dataset" --seeds "$SEEDS" --finetune_train_samples "$FINETUNE_LABELS" \
         --model_state_dict "$ENCODER" "${FEW_EPOCHS[@]}" "${FEW_MEMBERS[@]}"
     for protocol in $PROTOCOLS; do

@@ -234,8 +234,7 @@ def _verify(path: Path, resource: Resource, file: Path) -> None:
         write_text(recorded, line)
         print(f"{file}: {found}, recorded in {recorded.name} because none is published")
     elif found != known:
-        source = "published" if resource.checksum else (
-            f"recorded in {recorded.name}; if you trust this file more, remove that one")
+        source = "published" if resource.checksum else f"recorded in {recorded.name}, which you may remove"
         raise InputError(
             f"{file}: {found:.40} instead of {known:.40} ({source}): it is damaged or another version")
 
