@@ -267,6 +267,8 @@ def score_file(config: Config, device: torch.device) -> None:
     if config.out and Path(config.out).suffix not in (".csv", ".jsonl"):
         raise InputError(f"--out {config.out}: the name must end in .csv or .jsonl")
     content, predictor = load_predictor(config.predictor)
+    if content["space"] not in spaces.SPACES:
+        raise InputError(f"{config.predictor} is of an unknown space, {content['space']!r:.40}: give another")
     space = spaces.get(content["space"], content.get("cell_marks", True))
     need_space(content, space, config.predictor)
     lines = read_cells(path_of(config.score), space)

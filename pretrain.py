@@ -162,9 +162,10 @@ def main(argv: list[str] | None = None) -> float:
         need_free(folder, config)  # now that nobody else can begin there
         if (folder / "last.pt").exists():
             run.restore(folder / "last.pt")
+        log = Log(folder, config.tensorboard, keep=run.step)
         write_json(folder / "config.json",
                    dataclasses.asdict(config) | {"command": command_of("pretrain.py", config, "save")})
-        train(run, table, target, probe, folder)
+        train(run, table, target, probe, log)
         return conclude(run, folder)
 
 
@@ -314,9 +315,9 @@ class Run:
         self.rng = content["rng"]
 
 
-def train(run: Run, table: Batch, target: torch.Tensor | None, probe: Probe, folder: Path) -> None:
+def train(run: Run, table: Batch, target: torch.Tensor | None, probe: Probe, log: Log) -> None:
     """Makes the remaining steps; logs every tenth of the run, and saves then, at the end and every minute."""
-    config, log = run.config, Log(folder, run.config.tensorboard, keep=run.step)
+    config, folder = run.config, log.path.parent
     began, saved = time.time() - run.seconds, time.time()
     run.pretext.train()
     with progress_bar() as bar, seeded(config.seed, 3):

@@ -126,7 +126,7 @@ def check(runs: dict[str, list[SearchRun]], within: int) -> None:
             name = f"{algo}, seed {run.best['seed']}"
             if any(run.best[same] != first[same] for same in SAME):
                 raise InputError(
-                    f"--runs: {name} is of another {' or '.join(SAME)}: give them a call of their own")
+                    f"--runs: best.json of {name} is of another {' or '.join(SAME)}: give each its own call")
             if len(run.value) < within:
                 raise InputError(f"--within {within}: {name} has {len(run.value)} queries only")
 

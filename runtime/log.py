@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from runtime.files import append_line, named, remove_abandoned, whole_lines, write_text
+from runtime.files import append_line, atomic_write, named, remove_abandoned, whole_lines
 from runtime.guarded import checked_json
 
 console = Console(stderr=True)  # for progress; `output` is for results
@@ -50,9 +50,9 @@ class Log:
         if keep is not None:
             steps = [checked_json(line, LogLine, f"{self.path}:{number}", "remove the line")["step"]
                      for number, line in enumerate(whole_lines(self.path), 1)]
-            kept = [line.decode() for line, step in zip(whole_lines(self.path), steps) if step <= keep]
+            kept = [line + b"\n" for line, step in zip(whole_lines(self.path), steps) if step <= keep]
             if len(kept) < len(steps):
-                write_text(self.path, "".join(f"{line}\n" for line in kept))
+                atomic_write(self.path, lambda file: file.writelines(kept))
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 

@@ -49,7 +49,8 @@ def experiment(config, table: dict, command: Callable[[bool, int], str], folder:
     try:
         wanted = configured(config, table, command, folder)
         if wanted.search_space_file is not None:
-            need_file(path_of(wanted.search_space_file), "name the file of the search space")
+            beside = path_of(config.config).parent  # to which NNI takes its paths as relative
+            need_file(beside / path_of(wanted.search_space_file), "name the file of the search space")
         return wanted.canonical_copy()
     except ImportError:
         raise InputError("the package nni is not installed (it has no build for every platform)") from None
@@ -58,6 +59,15 @@ def experiment(config, table: dict, command: Callable[[bool, int], str], folder:
     except Exception as error:  # NNI and its YAML reader raise half a dozen types
         where = f"--config {config.config}" if config.config else "NNI"
         raise InputError(f"{where}: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def space_source(config) -> str:
+    """The file that the search space of `experiment` was read from, for errors."""
+    from nni.experiment import ExperimentConfig
+
+    if not config.config:
+        return "search space"
+    return str(ExperimentConfig.load(config.config).search_space_file or config.config)
 
 
 def configured(config, table: dict, command: Callable[[bool, int], str], folder: Path):

@@ -33,7 +33,18 @@ from runtime.settings import by_content, check_same, checked, fingerprint, parse
 from spaces.labels.protocols import RANKING_PROTOCOLS
 from spaces.labels.read import EMBEDDED, default_labels
 from sweeps.earlier import append_trial, continued, read_trials
-from sweeps.experiment import TUNERS, Trial, ask, best_of, experiment, free_port, join, running, watch
+from sweeps.experiment import (
+    TUNERS,
+    Trial,
+    ask,
+    best_of,
+    experiment,
+    free_port,
+    join,
+    running,
+    space_source,
+    watch,
+)
 from sweeps.space import check_space
 
 ABOUT = """
@@ -136,7 +147,7 @@ def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str]
     flags += ["--param", f"{settings.param},nni"]
     wanted = experiment(config, table, partial(command, stage.script, flags), folder)
     ours = Path(stage.script.__file__).name in wanted.trial_command
-    check_space(wanted.search_space, stage.script if ours else None, config.config or "search space")
+    check_space(wanted.search_space, stage.script if ours else None, space_source(config))
     with exclusive(folder, "--outdir"):
         open_folder(folder, config, flags, wanted.search_space)
         earlier = read_trials(folder)

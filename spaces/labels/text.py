@@ -47,6 +47,7 @@ CELLS = (("matrix", "ops"), ("module_adjacency", "module_operations"))  # pairs 
 ACCURACIES = ("val_accuracy", "test_accuracy")
 GZIP = b"\x1f\x8b"
 SEPARATORS = ",;\t"
+PIECE = 2**20  # bytes unfolded at a time
 MOST_COLUMNS = 10_000
 MOST_APART = 20.0  # points, at most, between medians of validation and test of one table
 
@@ -98,7 +99,10 @@ def _text(path: Path) -> str:
     if content.startswith(GZIP):
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-                content = file.read(LARGEST + 1)
+                pieces = [file.read(PIECE)]
+                while pieces[-1] and len(pieces) * PIECE <= LARGEST:
+                    pieces.append(file.read(PIECE))
+            content = b"".join(pieces)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(f"{path}: damaged gzip ({error}): copy or download it again") from None
         if len(content) > LARGEST:

@@ -1,0 +1,1 @@
+"""Broken inputs: a table of kinds of files, a table of faults, and what may come of each pair."""
