@@ -29,7 +29,8 @@ T = TypeVar("T")
 LARGEST = 2**31  # bytes of a text or JSON file; the official NAS-Bench-101 file is read in records
 DEEPEST = 100  # brackets within each other
 LONGEST_LITERAL = 20_000  # characters of a Python literal; a DARTS genotype has about 500
-QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'')
+# a text in quotes, also one that nothing closes: else each of its quotes is tried anew, in quadratic time
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|\'(?:[^\'\\]|\\.)*(?:\'|\\?\Z)', re.DOTALL)
 
 
 # Files ------------------------------------------------------------------------------------------------------

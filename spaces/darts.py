@@ -135,9 +135,10 @@ def _read_python(tree: ast.expr | None) -> Genotype:
         numbered = dict(enumerate(OPERATIONS))
         normal, reduce = (_cell((numbered[op], node) for node, op in cell) for cell in _plain(tree))
         return Genotype(normal, CONCAT, reduce, CONCAT)
-    fields = dict(zip(Genotype._fields, tree.args)) | {word.arg: word.value for word in tree.keywords}
+    words = {word.arg: word.value for word in tree.keywords}
+    fields = dict(zip(Genotype._fields, tree.args)) | words
     if (not isinstance(tree.func, (ast.Name, ast.Attribute)) or _name(tree.func) != "Genotype"
-            or set(fields) != set(Genotype._fields) or len(tree.args) > 4):
+            or set(fields) != set(Genotype._fields) or len(tree.args) + len(words) != 4):
         raise InputError(f"a DARTS genotype is Genotype({'=..., '.join(Genotype._fields)}=...)")
     for field in ("normal_concat", "reduce_concat"):
         if sorted(_plain(fields[field])) != list(CONCAT):
@@ -304,7 +305,8 @@ def architecture_of(text: str) -> Genotype:
         if not re.fullmatch("[0-9]{1,18}", seed):
             raise InputError(f"--arch {text:.40}: give random:SEED, a whole number of at most 18 digits")
         return space.sample(1, np.random.default_rng(int(seed)))[0]
-    if FILE.fullmatch(text) or len(text) < 256 and "\0" not in text and path_of(text or ".").exists():
+    short = 0 < len(text.encode()) < 256 and "\0" not in text  # enough for the name of a file
+    if FILE.fullmatch(text) or short and path_of(text).exists():
         return _read_file(space, path_of(text))
     return space.parse(text)
 

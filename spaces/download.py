@@ -236,7 +236,7 @@ def _verify(path: Path, resource: Resource, file: Path) -> None:
     elif found != known:
         source = "published" if resource.checksum else f"recorded in {recorded.name}, which you may remove"
         raise InputError(
-            f"{file}: {found:.40} instead of {known:.40} ({source}): it is damaged or another version")
+            f"{file.name}: {found:.40} instead of {known:.40} ({source}): it is damaged or another version")
 
 
 # Archives ---------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ NNI 3.0 has faults that this file and sweeps/tuner.py work around; each is descr
 """
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import socket
@@ -23,6 +24,7 @@ from runtime.errors import InputError
 from runtime.files import ROOT, path_of
 from runtime.guarded import need_file, read_checked
 from runtime.log import console, progress_bar
+from sweeps import private
 from sweeps.guard import guarded
 
 POLL = 1.0  # seconds between two queries of the trials' states
@@ -113,12 +115,15 @@ def need_tuner(name: str, arguments: dict | None = None) -> None:
     known = sorted(meta.name for meta in get_all_algo_meta() if meta.algo_type == "tuner")
     if name.lower() not in map(str.lower, known):
         raise InputError(f"tuner {name!r} is none of {', '.join(known)}")
+    logging.disable(logging.INFO)
     try:
         create_builtin_class_instance(name, dict(arguments or {}), "tuners")
     except ImportError:
         raise InputError(f"tuner {name} needs another package: pip install 'nni[{name}]==3.0'") from None
     except Exception as error:  # each tuner has types of its own
         raise InputError(f"tuner {name}: {error or type(error).__name__}") from None
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 # A running experiment ---------------------------------------------------------------------------------------
@@ -156,8 +161,11 @@ def running(wanted, port: int) -> Iterator[Any]:
     from nni.runtime.log import silence_stdout
 
     silence_stdout()
-    console.print(f"NNI's web page: http://localhost:{port}; note that it listens on every network "
-                  "interface, without a password, until the sweep ends", soft_wrap=True)
+    if private.inside():
+        console.print("NNI runs in a network of its own; --no-private shows its web page", soft_wrap=True)
+    else:
+        console.print(f"NNI's web page: http://localhost:{port}; note that it listens on every network "
+                      "interface, without a password, until the sweep ends", soft_wrap=True)
     # else NNI's manager would survive this process
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     sweep = None

@@ -26,12 +26,13 @@ import spaces
 from figs.sweep import plot
 from runtime.errors import InputError
 from runtime.files import path_of, sha256_of, write_json, write_text
-from runtime.guarded import read_checked
+from runtime.guarded import read_checked, read_json
 from runtime.locks import exclusive
 from runtime.log import console, output
 from runtime.settings import by_content, check_same, checked, fingerprint, parse, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS
 from spaces.labels.read import EMBEDDED, default_labels
+from sweeps import private
 from sweeps.earlier import append_trial, continued, read_trials
 from sweeps.experiment import (
     TUNERS,
@@ -105,6 +106,10 @@ class SweepConfig:
     duration: str = setting(
         "", "end the sweep after this time, like 90m or 2h, even if trials are running", role="output")
     trial_duration: str = setting("", "end a trial after this time", role="output")
+    private: bool = setting(
+        True, "run the sweep in a network of its own, where Linux allows it and trials run on this machine: "
+        "nobody else can reach NNI, and its web page cannot be seen (off = on every interface, without a "
+        "password)", role="machine")
     port: int = setting(
         8080, "port of NNI's web page; if it or the next is taken, another is used", within=(1024, 65534),
         role="machine")
@@ -136,18 +141,22 @@ def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str]
     argv = sys.argv[1:] if argv is None else argv
     cut = argv.index("--") if "--" in argv else len(argv)
     config, given = parse(config_class, argv[:cut], about + ABOUT), argv[cut + 1:]
+    if private.inside():
+        private.settle_in()
     stage = STAGES[config.stage]
     table = left_to_sweep(tables[config.stage], given)
     flags = ["--space", config.space, "--labels", label_source(config), "--protocol", "gmae",
              *stage.flags.split(), *given]
     settings = parse(stage.script.Config, flags, "")
     refuse_test_accuracy(settings)
-    folder = path_of(config.outdir or f"runs/sweep/{config.space}/{config.stage}").absolute()
+    folder = folder_of(config)
     need_free(folder, config)
     flags += ["--param", f"{settings.param},nni"]
     wanted = experiment(config, table, partial(command, stage.script, flags), folder)
     ours = Path(stage.script.__file__).name in wanted.trial_command
     check_space(wanted.search_space, stage.script if ours else None, space_source(config))
+    if wants_privacy(config):
+        return run_privately(config_class, config, argv)
     with exclusive(folder, "--outdir"):
         open_folder(folder, config, flags, wanted.search_space)
         earlier = read_trials(folder)
@@ -157,6 +166,26 @@ def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str]
         write_csv(folder / "trials.csv", trials)
         kinds = {name: space["_type"] for name, space in wanted.search_space.items()}
         return export(config, settings, kinds, trials, state, folder)
+
+
+def wants_privacy(config) -> bool:
+    """Whether the sweep shall be started once more in a network of its own; a YAML may use other machines."""
+    return (config.private and not config.config and config.training_service in ("", "local")
+            and not private.inside() and private.available())
+
+
+def run_privately(config_class, config, argv: list[str]) -> dict:
+    """Runs the same command in a network of its own; returns the content of result.json."""
+    code = private.run_inside(sys.modules[config_class.__module__].__file__, argv)
+    if code == 130:
+        raise KeyboardInterrupt
+    if code:
+        sys.exit(code)
+    return read_json(folder_of(config) / "result.json")
+
+
+def folder_of(config) -> Path:
+    return path_of(config.outdir or f"runs/sweep/{config.space}/{config.stage}").absolute()
 
 
 def carry_on(config, wanted, earlier: list[Trial], folder: Path) -> tuple[str, list[Trial]]:

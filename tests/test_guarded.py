@@ -67,6 +67,11 @@ def test_json_that_is_none_or_too_deep(text):
     refused(lambda: parse_json(text, "f.json:3"), "f.json:3: ")
 
 
+def test_a_quote_that_nothing_closes_costs_no_more_than_another():
+    """In quadratic time this would take days."""
+    refused(lambda: parse_json("{" + "[" * 101 + '"' + '\\"' * 10**6, "f"), "f: ")
+
+
 def test_brackets_in_texts_do_not_count():
     value = {"a": "[" * 999, "b": "\\\"[" * 99}
     assert parse_json(json.dumps(value), "f") == value

@@ -70,6 +70,8 @@ def test_a_column_of_another_dataset_is_not_taken_for_this_one(tmp_path):
     text = f"arch,cifar10_val_accuracy,val_accuracy\n{A},90,70\n{B},91,71\n"
     assert table(tmp_path / "f.csv", text).val.tolist() == [90, 91]
     refused(lambda: table(tmp_path / "f.csv", text, dataset="cifar100"), "no row has an accuracy for cifar1")
+    svhn = text.replace("cifar10", "svhn")
+    refused(lambda: table(tmp_path / "f.csv", svhn), "no row has an accuracy for cifar10")
     rows = [{"arch": A, "val_accuracy": 70}, {"arch": B, "cifar10_val_accuracy": 71}]
     refused(lambda: table(tmp_path / "f.jsonl", "".join(json.dumps(row) + "\n" for row in rows)),
             "f.jsonl:2", "name the columns alike")
@@ -139,9 +141,9 @@ def test_unused_vertices_may_be_called_none():
 def test_whose_numbering_digits_are(tmp_path, capsys):
     refused(lambda: NB201.parse("(4, 0, 3, 1, 4, 3)"), "other libraries number", "0 = none")
     refused(lambda: NB201.parse("404040404"), "six digits, 0 = none, 1 = skip_connect")
-    (tmp_path / "cells.txt").write_text(f"{A}\n403143\n")
+    (tmp_path / "cells.txt").write_text(f"403143\n{A}\n123400\n")
     cells = read_cells(tmp_path / "cells.txt", NB201)
-    assert capsys.readouterr().err == f"{tmp_path / 'cells.txt'}:2: 403143 is {NB201.key(cells[1].arch)}\n"
+    assert capsys.readouterr().err == f"{tmp_path / 'cells.txt'}:1: 403143 is {NB201.key(cells[0].arch)}\n"
 
 
 def test_a_byte_order_mark_and_utf_16(tmp_path):
@@ -179,7 +181,8 @@ def test_a_best_json_without_a_cell_and_files_that_are_not_there(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     refused(lambda: architecture_of(str(tmp_path / "pipe")), "a pipe or a device")
     refused(lambda: architecture_of("random:" + "1" * 5000), "random:SEED")
-    refused(lambda: architecture_of("a\0b"), "cannot read")
+    for text in ("a\0b", "é" * 200):
+        refused(lambda text=text: architecture_of(text), "cannot read")
 
 
 # Anything ---------------------------------------------------------------------------------------------------

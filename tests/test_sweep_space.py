@@ -2,13 +2,20 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
+from conftest import ROOT
 
 import finetune
 import nni4nasbench101
 from runtime.errors import InputError
 from runtime.settings import report_to_sweep
+from sweeps import private
 from sweeps.experiment import need_tuner, number_in
 from sweeps.space import check_space, uniform
 from sweeps.tuner import TPE
@@ -76,6 +83,38 @@ def test_only_a_finite_number_is_a_result(result, number):
 def test_a_trial_does_not_report_what_is_no_number(monkeypatch, value):
     with pytest.raises(InputError, match="no finite number"):
         report_to_sweep("nni", value)
+
+
+LISTEN = """
+import socket, sys, time
+from pathlib import Path
+from sweeps.private import settle_in
+
+settle_in()
+with socket.create_server(("", int(sys.argv[1]))):
+    socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=10).close()
+    Path(sys.argv[2], "up").touch()
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(not private.available(), reason="this machine gives no network namespace to a user")
+def test_what_listens_in_a_private_network_is_out_of_reach_and_ends_with_the_launcher(tmp_path):
+    (tmp_path / "listen.py").write_text(LISTEN)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = "import sys; from sweeps.private import run_inside; run_inside(sys.argv[1], sys.argv[2:])"
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", launch, str(tmp_path / "listen.py"), str(port), str(tmp_path)], cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "up").exists():
+        assert launcher.poll() is None
+        time.sleep(0.05)
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
+    launcher.kill()
+    assert launcher.stdout.read() == b""  # ends when the last process that holds it does
 
 
 def test_tpe_goes_on_from_earlier_trials_and_forgets_failed_ones():

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.guarded import LARGEST, decoded, need_shallow, read_bytes
+from runtime.guarded import decoded, need_shallow, read_bytes
 
 
 class Dataset(NamedTuple):
@@ -45,8 +45,10 @@ DATASETS = {
 IDENTITY = ("hash", "key", "arch")  # columns that may name the architecture; the first that is present does
 CELLS = (("matrix", "ops"), ("module_adjacency", "module_operations"))  # pairs that may do so, too
 ACCURACIES = ("val_accuracy", "test_accuracy")
+ENDS = tuple(f"_{name}" for name in ACCURACIES)  # of a column that names a dataset
 GZIP = b"\x1f\x8b"
 SEPARATORS = ",;\t"
+LARGEST = 2**28  # bytes of a table, also unfolded; all of NAS-Bench-101 takes 2^25
 PIECE = 2**20  # bytes unfolded at a time
 MOST_COLUMNS = 10_000
 MOST_APART = 20.0  # points, at most, between medians of validation and test of one table
@@ -95,7 +97,7 @@ def read_names(path: Path) -> tuple[list[int], list[str]]:
 
 def _text(path: Path) -> str:
     """The decoded text of a file, gzipped or not."""
-    content = read_bytes(path, "give a label table")
+    content = read_bytes(path, "give a label table", LARGEST)
     if content.startswith(GZIP):
         try:
             with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
@@ -223,7 +225,7 @@ def sources_of(record: dict, dataset: str) -> tuple[str | None, str | None]:
 
     A column without a dataset's name counts only if no other column has one: else it would be another's.
     """
-    named = any(f"{other.lower()}_{name}" in record for other in DATASETS for name in ACCURACIES)
+    named = any(column.endswith(ENDS) for column in record)
     names = (f"{dataset.lower()}_{name}" if named else name for name in ACCURACIES)
     return tuple(name if name in record else None for name in names)
 

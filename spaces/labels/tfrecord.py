@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.files import cache_dir, load_arrays, save_arrays
+from runtime.files import cache_dir, load_arrays, save_arrays, sha256_of
 from runtime.log import byte_progress
 
 HEADER = struct.Struct("<QI")  # length of the data, masked CRC-32C of those eight bytes
@@ -32,6 +32,7 @@ FINAL = 2  # index of the last of a run's three evaluations
 EVALUATION = 1  # field number of the repeated EvaluationData in ModelMetrics
 TRAINING_TIME, VALIDATION, TEST = 2, 4, 5  # field numbers of EvaluationData
 RecordData = tuple[str, int, msgspec.Raw, msgspec.Raw, str]  # hash, epochs, adjacency, operations, metrics
+LARGEST = 2**20  # bytes of a record; those of NAS-Bench-101 have about 1,000
 MEND = "download the file again (python -m spaces.download nasbench101)"
 
 
@@ -74,6 +75,8 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
             length, length_crc = HEADER.unpack(header)
             if length_crc != masked_crc(header[:8]):
                 raise _damaged(path, offset, "the length of the record disagrees with its checksum")
+            if length > LARGEST:
+                raise _damaged(path, offset, f"a record of {length:,} bytes is none of NAS-Bench-101")
             end = offset + HEADER.size + length + FOOTER.size
             if end > size:
                 raise _cut_off(path, offset)
@@ -101,9 +104,12 @@ def need_whole_records(path: Path, looked_at: int = 1000) -> None:
             header = file.read(HEADER.size)
             if len(header) < HEADER.size or HEADER.unpack(header)[1] != masked_crc(header[:8]):
                 raise _damaged(path, offset, "the length of the record disagrees with its checksum")
-            last, offset = offset, offset + HEADER.size + HEADER.unpack(header)[0] + FOOTER.size
+            length = HEADER.unpack(header)[0]
+            last, offset = offset, offset + HEADER.size + length + FOOTER.size
         if offset > size:
             raise _cut_off(path, last)
+        if length > LARGEST:
+            raise _damaged(path, last, f"a record of {length:,} bytes is none of NAS-Bench-101")
         file.seek(last + HEADER.size)
         data = file.read(size - last - HEADER.size - FOOTER.size)
         if FOOTER.unpack(file.read(FOOTER.size))[0] != masked_crc(data):
@@ -141,13 +147,21 @@ def read_nasbench101(path: Path, epochs: int = 108) -> Runs:
     nasbench_full.tfrecord has the budgets 4, 12, 36 and 108. Raises InputError, with file and byte offset, if
     a record is damaged or makes no sense, or if a cell does not have three runs.
     """
-    source = path.stat()
-    cached = cache_dir() / f"{path.name}-{source.st_size}-{source.st_mtime_ns}-{epochs}.arrays"
+    cached = cache_dir() / f"nasbench101-{sha256_of(path)[:32]}-{epochs}.arrays"
     arrays = load_arrays(cached)
-    if arrays is None:
+    if arrays is None or not _sound(arrays):
         arrays = _parse(path, epochs)
         save_arrays(cached, **arrays)
     return Runs(arrays["keys"].astype(str).tolist(), arrays["val"], arrays["test"], arrays["seconds"])
+
+
+def _sound(arrays: dict[str, np.ndarray]) -> bool:
+    """Whether cached arrays have the form and the ranges of `_parse`."""
+    if arrays.keys() != {"keys", "val", "test", "seconds"} or arrays["keys"].dtype != "S32":
+        return False
+    values = [arrays[name] for name in ("val", "test", "seconds")]
+    return all(value.shape == (len(arrays["keys"]), RUNS) and value.dtype == float
+               and ((0 <= value) & (value <= most)).all() for value, most in zip(values, (100, 100, np.inf)))
 
 
 def _parse(path: Path, epochs: int) -> dict[str, np.ndarray]:
