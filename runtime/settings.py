@@ -1,6 +1,7 @@
 """Settings are a dataclass: each field is a flag, and its default is the lowest of four sources.
 
-defaults < params file (`--param local:FILE`) < sweep (`--param local:FILE,nni`) < flags on the command line.
+defaults < params file (`--param local:FILE`) < sweep (`--param local:FILE,nni`, or `optuna`) < flags on the
+command line.
 
 The declaration of a field says whether it matters to a resumed run (`setting(..., role=...)`). So every
 --resume works alike: `fingerprint(config)` is stored beside the run, and `check_same(stored, now, path)`
@@ -21,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError
-from runtime.files import ROOT, path_of, write_json
-from runtime.guarded import read_json
+from runtime.files import ROOT, append_line, path_of, write_json
+from runtime.guarded import read_checked, read_json
 
 ROLES = {  # role: the heading of its flags in --help
     "data": "data: what is read, and the seeds",
@@ -34,6 +35,8 @@ DECIDES = ("recipe", "data")  # roles of the settings that --resume may not chan
 CONTENT = "sha256:"  # begins the value of a setting that stands for the content of a file
 LARGEST_PARAMS = 2**20  # bytes of a params file
 MOST_SEEDS = 10_000
+SWEEPS = {  # source of settings: the environment variable that names the folder of a trial
+    "nni": "NNI_OUTPUT_DIR", "optuna": "GMAE_NAS_TRIAL"}
 
 
 def setting(default, help: str, choices: tuple = (), within: tuple[float, float] = (-math.inf, math.inf),
@@ -101,6 +104,13 @@ def command_of(script: str, config, folder: str) -> list[str]:
 def part(config, of: type):
     """Only those settings of the config that belong to `of`, a base of its class."""
     return of(**{field.name: getattr(config, field.name) for field in dataclasses.fields(of)})
+
+
+class TrialFile(typing.TypedDict, total=False):
+    """trial.json, by `log_trial`."""
+
+    parameters: dict[str, Any]
+    value: float
 
 
 # Reading settings -------------------------------------------------------------------------------------------
@@ -175,8 +185,14 @@ def stored_settings(source: str) -> tuple[dict, str]:
             raise InputError(
                 "--param nni: the package nni is not installed (some platforms have no build)") from None
         parameters = nni.get_next_parameter() or {}
-        log_trial(parameters=parameters)
-        return parameters, "nni"
+        log_trial(source, parameters=parameters)
+        return parameters, source
+    if source == "optuna":
+        folder = trial_folder(source)
+        if not folder:
+            raise InputError(f"--param optuna: for trials of a sweep, whose folder {SWEEPS[source]} names")
+        trial = read_checked(folder / "trial.json", TrialFile, largest=LARGEST_PARAMS)
+        return trial.get("parameters", {}), source
     if not source.startswith("local:"):
         raise InputError(f"--param {source}: give local:FILE, nni or default, or several with commas, "
                          "the last one winning")
@@ -189,27 +205,34 @@ def stored_settings(source: str) -> tuple[dict, str]:
 
 def report_to_sweep(source: str, value: float, final: bool = True) -> None:
     """Reports the value of this trial, higher is better, if the `--param` source is a sweep."""
-    if "nni" not in source.split(","):
-        return
-    import nni
-
-    if not math.isfinite(value):
+    sweeps = [name for name in source.split(",") if name in SWEEPS]
+    if sweeps and not math.isfinite(value):
         raise InputError(f"the result of this trial is {value}, which is no finite number")
-    if final:
-        log_trial(value=value)
-        nni.report_final_result(value)
-    else:
-        nni.report_intermediate_result(value)
+    for sweep in sweeps:
+        if final:
+            log_trial(sweep, value=value)
+        if sweep == "nni":
+            import nni
+
+            (nni.report_final_result if final else nni.report_intermediate_result)(value)
+        elif not final and (folder := trial_folder(sweep)):
+            append_line(folder / "intermediate.jsonl", {"value": value})
 
 
-def log_trial(**values) -> None:
+def log_trial(sweep: str, **values) -> None:
     """Adds the values to trial.json in the trial's folder of a sweep, if any.
 
-    NNI's own records mix up which trial had which parameters.
+    NNI's own records mix up which trial had which parameters; for Optuna, this file is the record.
     """
-    if folder := os.environ.get("NNI_OUTPUT_DIR"):
-        path = Path(folder, "trial.json")
+    if folder := trial_folder(sweep):
+        path = folder / "trial.json"
         write_json(path, (read_json(path) if path.exists() else {}) | values)
+
+
+def trial_folder(sweep: str) -> Path | None:
+    """The folder of this trial, if this process is one of the sweep's."""
+    name = os.environ.get(SWEEPS[sweep])
+    return Path(name) if name else None
 
 
 def checked(config_class, name: str, value, where: str):

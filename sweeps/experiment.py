@@ -18,18 +18,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from runtime.errors import InputError
 from runtime.files import ROOT, path_of
 from runtime.guarded import need_file, read_checked
 from runtime.log import console, progress_bar
+from runtime.settings import TrialFile
 from sweeps import private
 from sweeps.guard import guarded
 
 POLL = 1.0  # seconds between two queries of the trials' states
 ASK_ATTEMPTS = 4
 START_ATTEMPTS = 6  # NNI gives its tuner 10 seconds to start, too few on a busy machine
+DEFAULT_TRIALS = 20
 IDLE = 180.0  # seconds without a running trial after which a sweep counts as stuck
 ENDED = ("DONE", "STOPPED", "ERROR")  # states of an NNI experiment
 UNFINISHED = ("WAITING", "RUNNING", "UNKNOWN")  # states of a trial
@@ -88,7 +90,7 @@ def configured(config, table: dict, command: Callable[[bool, int], str], folder:
         wanted.search_space = table
     if config.concurrency or is_missing(wanted.trial_concurrency):
         wanted.trial_concurrency = config.concurrency or 1
-    wanted.max_trial_number = config.trials or wanted.max_trial_number or 20
+    wanted.max_trial_number = config.trials or wanted.max_trial_number or DEFAULT_TRIALS
     wanted.max_experiment_duration = config.duration or wanted.max_experiment_duration
     wanted.max_trial_duration = config.trial_duration or wanted.max_trial_duration
     if wanted.trial_command is None:
@@ -166,8 +168,6 @@ def running(wanted, port: int) -> Iterator[Any]:
     else:
         console.print(f"NNI's web page: http://localhost:{port}; note that it listens on every network "
                       "interface, without a password, until the sweep ends", soft_wrap=True)
-    # else NNI's manager would survive this process
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     sweep = None
     with guarded():
         try:
@@ -178,7 +178,6 @@ def running(wanted, port: int) -> Iterator[Any]:
             with uninterrupted():
                 if sweep:
                     sweep.stop()
-            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -253,9 +252,7 @@ def watch(sweep, total: int, on_trials: Callable[[list[Trial]], None] = lambda t
         while True:
             state, trials = ask(sweep.get_status), join(ask(sweep.list_trial_jobs))
             on_trials(trials)
-            failed, best = sum(trial.failed for trial in trials), best_of(trials)
-            news = f"{f', best {best.value:.4f}' if best else ''}{f', {failed} failed' if failed else ''}"
-            bar.update(task, completed=sum(trial.ended for trial in trials), description=f"sweep{news}")
+            show(bar, task, trials)
             if state in ENDED:
                 return state
             if any(trial.status == "RUNNING" for trial in trials):
@@ -266,6 +263,13 @@ def watch(sweep, total: int, on_trials: Callable[[list[Trial]], None] = lambda t
                 bar.console.print(f"{why}: {last_error(log)}", soft_wrap=True)
                 return "ERROR"
             time.sleep(POLL)
+
+
+def show(bar, task: int, trials: list[Trial]) -> None:
+    """Brings the progress bar of a sweep up to date."""
+    failed, best = sum(trial.failed for trial in trials), best_of(trials)
+    news = f"{f', best {best.value:.4f}' if best else ''}{f', {failed} failed' if failed else ''}"
+    bar.update(task, completed=sum(trial.ended for trial in trials), description=f"sweep{news}")
 
 
 @dataclass(frozen=True)
@@ -291,13 +295,6 @@ class Trial:
     def failed(self) -> bool:
         """Whether the trial failed; one that was stopped, by a limit or by hand, did not."""
         return self.status == "FAILED" or (self.status == "SUCCEEDED" and self.value is None)
-
-
-class TrialFile(TypedDict, total=False):
-    """trial.json, by `runtime.settings.log_trial`."""
-
-    parameters: dict[str, Any]
-    value: float
 
 
 def number_in(result: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""Ends everything that NNI started once the launcher is gone, however it ended.
+"""Ends everything that a sweep started once the launcher is gone, however it ended.
 
     with guarded():
         ...  # NNI's manager, its tuner and its trials inherit a mark in their environment
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,22 +22,27 @@ import psutil
 
 from runtime.files import ROOT
 
-MARK = "GMAE_NAS_SWEEP"  # environment variable, inherited by all that NNI starts
+MARK = "GMAE_NAS_SWEEP"  # environment variable, inherited by all that a sweep starts
 GOODBYE = b"goodbye"
 PATIENCE = 60.0  # seconds, at most, in which processes that are just being started appear
 
 
 @contextlib.contextmanager
 def guarded() -> Iterator[None]:
-    """Marks all processes that are started in the block, and ends those that are left after it."""
+    """Marks all processes that are started in the block, and ends those that are left after it.
+
+    SIGTERM interrupts the block as Ctrl-C does.
+    """
     mark = uuid.uuid4().hex
     guard = subprocess.Popen(
         [sys.executable, "-m", "sweeps.guard", mark], stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True,
         env={name: value for name, value in os.environ.items() if name != MARK})
     os.environ[MARK] = mark
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
+        signal.signal(signal.SIGTERM, before)
         del os.environ[MARK]
         end_marked(mark)
         with contextlib.suppress(OSError):  # the guard may have been killed

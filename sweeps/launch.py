@@ -1,4 +1,4 @@
-"""A sweep over hyper-parameters with NNI: the command of a trial, and the export at the end.
+"""A sweep over hyper-parameters with NNI or Optuna: the command of a trial, and the export at the end.
 
     python nni4nasbench101.py --stage finetune --labels nasbench_only108.tfrecord --trials 20 --concurrency 2
 
@@ -32,7 +32,7 @@ from runtime.log import console, output
 from runtime.settings import by_content, check_same, checked, fingerprint, parse, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS
 from spaces.labels.read import EMBEDDED, default_labels
-from sweeps import private
+from sweeps import optuna_backend, private
 from sweeps.earlier import append_trial, continued, read_trials
 from sweeps.experiment import (
     TUNERS,
@@ -49,8 +49,9 @@ from sweeps.experiment import (
 from sweeps.space import check_space
 
 ABOUT = """
-A trial is finetune.py or pretrain.py with --param nni. Flags after -- go to every trial. A setting among them
-is fixed, not swept; with --param local:FILE among them, that file gives the settings that are not swept.
+A trial is finetune.py or pretrain.py with --param nni, or optuna. Flags after -- go to every trial. A setting
+among them is fixed, not swept; with --param local:FILE among them, that file gives the settings that are not
+swept.
 
 The result of a trial is Kendall's tau on validation accuracies of cells that it did not train on: the mean
 over its seeds, or in stage pretrain the tau of the fine-tuning probe at the end. Test accuracy chooses
@@ -58,8 +59,8 @@ nothing. The best tau of a sweep is optimistic, as it was chosen for being high:
 seeds (trials use seeds from 1000 on, which leaves 0-9 for that).
 
 --outdir gets trials.csv (every trial), best.json (ready for --param local:), trials.png (parallel
-coordinates), result.json, config.json and nni/ (NNI's files, with the folder of each trial). The exit code is
-1 if a trial failed.
+coordinates), result.json, config.json and nni/ (NNI's files, with the folder of each trial) or trials/ (those
+of Optuna). The exit code is 1 if a trial failed.
 """
 
 
@@ -68,6 +69,7 @@ class Stage(NamedTuple):
     flags: str  # of every trial, before the user's
 
 
+BACKENDS = ("nni", "optuna")
 STAGES = {
     "pretrain": Stage(pretrain, "--seed 1000 --finetune_train_samples 200 --no-tensorboard"),
     "finetune": Stage(finetune, "--seeds 1000-1001 --model_state_dict default"),
@@ -85,6 +87,10 @@ class SweepConfig:
     stage: str = setting(
         "finetune", "pretrain, finetune (from the shipped encoder) or train (from scratch)", tuple(STAGES),
         role="data")
+    backend: str = setting(
+        "nni", "what proposes settings and runs trials: nni (a server; other machines by --config) or optuna "
+        "(a journal in --outdir; prunes; any number of processes, started with --resume, work on it)",
+        BACKENDS)
     labels: str = setting(
         "", "label table that trials train and are measured on (empty = the space's default)", role="data")
     outdir: str = setting("", "folder of the results (empty = runs/sweep/SPACE/STAGE)", role="output")
@@ -97,7 +103,7 @@ class SweepConfig:
         0, "trials at a time (0 = the number in --config, or 1)", within=(0, 1024), role="machine")
     tuner: str = setting(
         "", "NNI tuner that proposes settings (empty = the one in --config, which may be any of NNI's, or "
-        "TPE); Anneal needs pip install nni[Anneal]", ("", *TUNERS))
+        "TPE); Anneal needs pip install nni[Anneal]; Optuna has TPE and Random", ("", *TUNERS))
     seed: int = setting(0, "seed of the tuner", within=(0, 2**31 - 1))
     training_service: str = setting(
         "", "where trials run (empty = the one in --config, or local); remote, kubeflow and NNI's others "
@@ -151,7 +157,11 @@ def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str]
     refuse_test_accuracy(settings)
     folder = folder_of(config)
     need_free(folder, config)
-    flags += ["--param", f"{settings.param},nni"]
+    flags += ["--param", f"{settings.param},{config.backend}"]
+    if config.backend == "optuna":
+        optuna_backend.check_config(config, table)
+        check_space(table, stage.script, "search space")
+        return run_optuna(config, settings, table, flags, folder)
     wanted = experiment(config, table, partial(command, stage.script, flags), folder)
     ours = Path(stage.script.__file__).name in wanted.trial_command
     check_space(wanted.search_space, stage.script if ours else None, space_source(config))
@@ -164,8 +174,26 @@ def run_sweep(config_class, tables: dict[str, dict], about: str, argv: list[str]
         if len(earlier) < wanted.max_trial_number:
             state, trials = carry_on(config, wanted, earlier, folder)
         write_csv(folder / "trials.csv", trials)
-        kinds = {name: space["_type"] for name, space in wanted.search_space.items()}
-        return export(config, settings, kinds, trials, state, folder)
+        return export(config, settings, kinds_in(wanted.search_space), trials, state, folder)
+
+
+def run_optuna(config, settings, table: dict, flags: list[str], folder: Path) -> dict:
+    """Runs a sweep, or helps other processes to, with Optuna; returns the content of result.json."""
+    with exclusive(folder, "--outdir", optuna_backend.PATIENCE, "config.json"):
+        open_folder(folder, config, flags, table)
+    start = program(STAGES[config.stage].script, flags, True, config.concurrency or 1)
+    sweep = optuna_backend.Sweep(config, table, start, folder)
+    try:
+        state = sweep.run()
+    finally:  # also after Ctrl-C
+        write_csv(folder / "trials.csv", sweep.trials())
+    with exclusive(folder, "--outdir", optuna_backend.PATIENCE, "result.json"):  # others end at that moment
+        return export(config, settings, kinds_in(table), sweep.trials(), state, folder)
+
+
+def kinds_in(space: dict) -> dict[str, str]:
+    """NNI's kind of each parameter."""
+    return {name: entry["_type"] for name, entry in space.items()}
 
 
 def wants_privacy(config) -> bool:
@@ -240,7 +268,7 @@ def open_folder(folder: Path, config, flags: list[str], space: dict) -> None:
         if "decided" not in stored:
             raise InputError(
                 f"{path} is of an earlier version, which could not resume: give another --outdir")
-        check_same(stored["decided"], decided, path)
+        check_same({"backend": "nni"} | stored["decided"], decided, path)  # once there was no other
     else:
         write_json(path, dataclasses.asdict(config) | {
             "trial_flags": flags, "search_space": space, "decided": decided})
@@ -274,17 +302,22 @@ def refuse_test_accuracy(settings) -> None:
 
 def command(script: ModuleType, flags: list[str], local: bool, concurrency: int) -> str:
     """The shell command of a trial, which saves to the folder that NNI gives it."""
+    return f'{shlex.join(program(script, flags, local, concurrency))} --save "$NNI_OUTPUT_DIR"'
+
+
+def program(script: ModuleType, flags: list[str], local: bool, concurrency: int) -> list[str]:
+    """The words of a trial's command, without the folder to save to."""
     path = Path(script.__file__)
     start = [sys.executable, str(path)] if local else ["python3", path.name]
     if local and "--threads" not in flags:  # trials side by side must not compete for the processors
         flags = [*flags, "--threads", str(max(1, (os.cpu_count() or 1) // concurrency))]
-    return f'{shlex.join([*start, *flags])} --save "$NNI_OUTPUT_DIR"'
+    return [*start, *flags]
 
 
 # Export -----------------------------------------------------------------------------------------------------
 
 def write_csv(path: Path, trials: list[Trial]) -> None:
-    """Writes one line per trial: parameterId, NNI's name, status, result, seconds, and every parameter."""
+    """Writes one line per trial: parameterId, its name, status, result, seconds, and every parameter."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.parameters))
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
@@ -310,7 +343,7 @@ def export(config, settings, kinds: dict[str, str], trials: list[Trial], state: 
     """Writes best.json, trials.png and result.json, and prints the outcome.
 
     Exits with code 1 if a trial failed or none has a result. settings: those of a trial without its
-    parameters. kinds: NNI's kind of each parameter. state: NNI's final state.
+    parameters. kinds: as `kinds_in` returns them. state: the final one, DONE or an experiment's of NNI.
     """
     best, failed = best_of(trials), [trial for trial in trials if trial.failed]
     winner = best and {"trial": best.trial, "parameter_id": best.parameter_id, "value": best.value}
@@ -318,7 +351,7 @@ def export(config, settings, kinds: dict[str, str], trials: list[Trial], state: 
               "trials": len(trials), "failed": len(failed), "best": winner}
     write_json(folder / "result.json", result)
     if best:
-        write_json(folder / "best.json", recipe(settings, best.parameters, f"{folder / 'trials.jsonl'}"))
+        write_json(folder / "best.json", recipe(settings, best.parameters, f"{folder / 'trials.csv'}"))
         done = [trial for trial in trials if trial.value is not None]
         plot([trial.parameters for trial in done], [trial.value for trial in done], folder / "trials.png",
              f"{config.space}, {config.stage}: {len(done)} trials", kinds)
@@ -327,8 +360,8 @@ def export(config, settings, kinds: dict[str, str], trials: list[Trial], state: 
         console.print(
             f"{len(failed)} of {len(trials)} trials failed; the first: {last_words(failed[0].folder)}")
     if state == "ERROR" or not best:
-        console.print(f"NNI ended in state {state} {'with a' if best else 'without'} result; its logs: "
-                      f"{folder / 'nni'}")
+        console.print(f"the sweep ended in state {state} {'with a' if best else 'without'} result; its logs "
+                      f"are below {folder}")
     if failed or state == "ERROR" or not best:
         sys.exit(1)
     return result
