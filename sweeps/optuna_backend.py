@@ -239,7 +239,7 @@ class Sweep:
                 self.jobs.append(self.next_job())
 
     def take_over(self) -> None:
-        """Queues the trials of killed processes once more."""
+        """Queues the trials of killed processes once more, but for a result that one left unrecorded."""
         from optuna.trial import TrialState
 
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -247,9 +247,14 @@ class Sweep:
                 known = self.study.get_trials(deepcopy=False)
                 if known[trial.number].state.is_finished():  # between the two looks
                     continue
-                if not any(other.user_attrs.get(AGAIN) == trial.number for other in known):
+                value = result_of(self.place(trial.number))
+                repeated = any(other.user_attrs.get(AGAIN) == trial.number for other in known)
+                if value is None and not repeated:
                     self.study.enqueue_trial(trial.params, {AGAIN: trial.number})
-                self.study.tell(trial.number, state=TrialState.FAIL)
+                if value is None or repeated:
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+                else:
+                    self.study.tell(trial.number, value)
 
     def hold(self, number: int, patience: float = 1.0):
         """Locks a trial; raises InputError if a process, this one or another, runs it."""
