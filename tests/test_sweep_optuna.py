@@ -107,6 +107,12 @@ def test_flags_that_are_refused_before_anything_starts(tmp_path, flags, words):
     assert "\n" not in str(end.value) and not (tmp_path / "out").exists()
 
 
+def test_without_its_package_it_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(InputError, match="optuna is not installed: pip install"):
+        optuna_backend.check_config(SweepConfig(backend="optuna"), LINE)
+
+
 def test_times():
     assert [seconds_in(text, "") for text in ("", "90", "90s", "1.5m", "2 h", "1d")] == [
         math.inf, 90, 90, 90, 7200, 86400]
@@ -195,6 +201,12 @@ else:
     assert [(trial.status, trial.value, trial.failed) for trial in trials] == [
         ("FAILED", None, True), ("FAILED", None, True), ("SYS_CANCELED", None, False),
         ("SUCCEEDED", 0.5, False)]
+
+
+def test_a_sweep_ends_after_its_time_with_its_trials(tmp_path, fake):
+    sweep = sweep_of(tmp_path, fake("time.sleep(1000)"), trials=9, concurrency=2, duration="1s")
+    assert sweep.run() == "DONE" and [trial.status for trial in sweep.trials()] == ["RUNNING", "RUNNING"]
+    assert all(job.process.returncode == -signal.SIGKILL for job in sweep.jobs)
 
 
 # One folder, several processes ------------------------------------------------------------------------------
@@ -296,7 +308,8 @@ report_to_sweep("optuna", parameters["dropout"])
     assert rows_of(tmp_path / "out")[:3] == rows and (result["trials"], result["failed"]) == (4, 0)
 
 
-def test_the_best_is_the_best_logged_trial(tmp_path, fake, flags, monkeypatch):
+def test_the_best_is_the_best_logged_trial_also_where_there_is_no_nni(tmp_path, fake, flags, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nni", None)
     start = fake('report_to_sweep("optuna", parameters["dropout"] + parameters["lr_encoder"])')
     monkeypatch.setattr(launch, "program", lambda *_: start)
     result = nni4nasbench101.main([*flags, "--trials", "12", "--concurrency", "4"])
