@@ -53,6 +53,7 @@ from spaces import Space
 from spaces.labels.cells import read_cells
 from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
 from spaces.labels.read import Labels, LabelSettings, read_labels
+from spaces.metrics import ACCURACY, Metric, metric_of
 
 GROUP = 5  # seeds fitted at once and kept if a run is interrupted; with 5 members each, more is no faster
 
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     space, seeds = spaces.get(config.space, config.cell_marks), parse_seeds(config.seeds)
     source = config.model_state_dict
     checkpoint = load_encoder_or_predictor(source, space) if source else None
-    labels = read_labels(config.labels, space, config.dataset, config.run)
+    labels = read_labels(config.labels, space, config.dataset, config.run, metric_of(config))
     protocol = config.protocol or space.protocol
     splits = [split(labels, protocol, config.finetune_train_samples, seed) for seed in seeds]
     decided = by_content(fingerprint(config), labels=labels.digest,
@@ -206,6 +207,8 @@ class Run:
             "space": config.space,
             "oracle": self.labels.name,
             "target": next(iter(splits.values())).target,
+            "metric": self.labels.metric.name,
+            "lower_is_better": self.labels.metric.lower_is_better,
             "base_model": self.about["encoder"]["base_model"],
             "pretrained": config.model_state_dict or None,
             "n_train": config.finetune_train_samples,
@@ -220,19 +223,22 @@ class Run:
 def examples_of(
     labels: Labels, protocol: str, splits: list[Split], table: Batch, seeds: list[int]
 ) -> Examples:
-    """The training labels of each seed."""
+    """The training labels of each seed, higher is better."""
     rows = np.stack([s.train for s in splits])  # [S, n]
-    label = getattr(labels, RANKING_PROTOCOLS[protocol].train)[rows]  # [S, n]
+    label = labels.metric.sign * getattr(labels, RANKING_PROTOCOLS[protocol].train)[rows]  # [S, n]
     return Examples(table, rows, label, seeds)
 
 
 def rank(predictor: BlendedPredictor, table: Batch, labels: Labels,
          splits: list[Split]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(score, truth) float[E] per seed, over all cells with the target that the seed did not train on."""
+    """(score, truth) float[E] per seed, over all cells with the target that the seed did not train on.
+
+    Higher is better in both.
+    """
     evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
     scores = np.full((len(splits), len(labels)), np.nan)  # [S, N]
     scores[:, evaluated] = score_cells(predictor, table, evaluated)
-    truth = getattr(labels, splits[0].target)  # [N]
+    truth = labels.metric.sign * getattr(labels, splits[0].target)  # [N]
     return [(scores[i, s.evaluation], truth[s.evaluation]) for i, s in enumerate(splits)]
 
 
@@ -305,8 +311,8 @@ RegretAt = TypedDict("RegretAt", {"1": float, "10": float})
 Seconds = TypedDict("Seconds", {"fit": float, "all": float})
 
 
-class ResultFile(TypedDict):
-    """What `print_result` and --resume read of a result.json."""
+class ResultCore(TypedDict):
+    """What every result.json has of what `print_result` and --resume read."""
 
     protocol: str
     space: str
@@ -326,6 +332,11 @@ class ResultFile(TypedDict):
     seconds: Seconds
 
 
+class ResultFile(ResultCore, total=False):
+    metric: str  # absent in files of earlier versions, which measured accuracy
+    lower_is_better: bool
+
+
 def read_result(path: Path) -> dict:
     mend = "remove it, and --resume makes it anew"
     return checked(read_json(path, mend), ResultFile, path, mend)
@@ -333,7 +344,11 @@ def read_result(path: Path) -> dict:
 
 def print_result(result: dict, folder: Path) -> None:
     start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
-    title = (f"{result['space']}, protocol {result['protocol']} (ranks {result['target']} accuracy), "
+    metric = Metric(result.get("metric", ACCURACY), result.get("lower_is_better", False))
+    ranked = metric.said("test" if result["target"] == "test" else "validation")
+    if metric.is_accuracy:
+        ranked = f"{result['target']} accuracy"
+    title = (f"{result['space']}, protocol {result['protocol']} (ranks {ranked}), "
              f"{result['base_model']}, {start}")
     cells = {
         "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}",

@@ -60,7 +60,7 @@ from spaces import Space
 from spaces.base import Graphs
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
 from spaces.labels.read import read_architectures, read_labels
-from spaces.labels.text import DATASETS
+from spaces.metrics import metric_of
 
 SAVE_SECONDS = 60  # at most between two checkpoints
 
@@ -127,8 +127,10 @@ class Config(DeviceSettings):
         "", "label table for a small fine-tuning probe after each tenth of the run; it is logged and chooses "
         "nothing here (in a sweep, the last probe is the trial's result)", role="output")
     dataset: str = setting(
-        "cifar10", "dataset, if the label table covers several", tuple(DATASETS),
-        role="output")
+        "cifar10", "data set, if the label table covers several", role="output")
+    metric: str = setting("", "column of the label table for the probe (empty = accuracy)", role="output")
+    lower_is_better: bool = setting(
+        False, "with --metric: the lowest value is the best", role="output")
     protocol: str = setting(
         "", "protocol of the probe (empty = by space)", ("", *RANKING_PROTOCOLS), role="output")
     finetune_train_samples: int = setting(100, "labels of the probe", within=(2, math.inf), role="output")
@@ -366,7 +368,7 @@ class Probe:
         self.space, self.labels = space, None
         if not config.labels:
             return
-        self.labels = read_labels(config.labels, space, config.dataset)
+        self.labels = read_labels(config.labels, space, config.dataset, metric=metric_of(config))
         self.recipe = PredictorRecipe(finetune_batch_size=config.finetune_batch_size,
                                       finetune_fixed_encoder=config.finetune_fixed_encoder)
         self.encoder = encoder_config(config)
@@ -376,9 +378,10 @@ class Probe:
         self.n = len(self.split.train)
         rows = np.concatenate([self.split.train, seen])  # [n + E]
         self.table = Batch.of(space.encode_keys([self.labels.keys[row] for row in rows])).to(device)
-        self.train_label = getattr(self.labels, RANKING_PROTOCOLS[self.protocol].train)[
+        sign = self.labels.metric.sign
+        self.train_label = sign * getattr(self.labels, RANKING_PROTOCOLS[self.protocol].train)[
             self.split.train]  # [n]
-        self.truth = getattr(self.labels, self.split.target)[seen]  # [E]
+        self.truth = sign * getattr(self.labels, self.split.target)[seen]  # [E]
 
     def measure(self, encoder: torch.nn.Module) -> dict:
         """{"probe_tau": tau} of a predictor fitted from the encoder's current weights; {} without labels."""

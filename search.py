@@ -51,19 +51,37 @@ from runtime.settings import (
 )
 from spaces import Space
 from spaces.base import Oracle
-from spaces.labels.text import DATASETS
+from spaces.labels.read import MetricSettings
+from spaces.metrics import metric_of
 from spaces.oracles.table import QueryBudget
 from strategies import STRATEGIES, TWINS
 from strategies.base import CandidatePool, StrategySettings
 from strategies.history import History, best_of
 from strategies.posterior import PosteriorSettings, SearchPredictor
-from strategies.problem import QUERY_PROTOCOLS, open_benchmark, open_pool, optimum, stop_accuracy
+from strategies.problem import (
+    QUERY_PROTOCOLS,
+    Benchmark,
+    open_benchmark,
+    open_pool,
+    optimum,
+    stop_utility,
+)
 from strategies.rounds import Chooser, Schedule, read_rounds, run_rounds
-from strategies.summary import compare, notes, print_summary, read_best, read_run, summarise, write_curve
+from strategies.summary import (
+    compare,
+    metric_in,
+    notes,
+    print_summary,
+    read_best,
+    read_run,
+    summarise,
+    write_curve,
+)
 
 
 @dataclass
-class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings, DeviceSettings):
+class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings, DeviceSettings,
+             MetricSettings):
     search_space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
     search_algo: str = setting(
         "r", "strategy, or several with commas: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
@@ -81,9 +99,6 @@ class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings
         "val-test", "val-test = queries return validation accuracy, which alone chooses, and the result's "
         "test accuracy is reported, if known; oracle-test = queries return test accuracy, as in the "
         "paper's code", tuple(QUERY_PROTOCOLS), role="data")
-    dataset: str = setting(
-        "cifar10", "dataset, if the labels cover several", tuple(DATASETS),
-        role="data")
     outdir: str = setting("runs/search/default", "folder for all files of this search", role="output")
     encoder_model_state_dict: str = setting(
         "", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one (empty = from "
@@ -157,14 +172,14 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     device = choose_device(config.device, config.threads)
     space, oracle = open_problem(config, executor)
     pool, ceiling = (open_pool(space, oracle, config.N, config.protocol),
-                     stop_accuracy(oracle, config.stop_at_best))
+                     stop_utility(oracle, config.stop_at_best))
     source = config.encoder_model_state_dict
     checkpoint = load_encoder(source, space) if source else None
     folder = path_of(config.outdir)
     with exclusive(folder, "--outdir", patience=5.0):  # a Ray task may be run again before its worker ends
         open_folder(folder, config, oracle, checkpoint)
-        history = History(folder / "history.jsonl", space, config.N)
-        finished = len(history) == config.N or history and best_of(history[:]).validation >= ceiling
+        history = History(folder / "history.jsonl", space, config.N, metric_of(config))
+        finished = len(history) == config.N or history and best_of(history[:]).utility >= ceiling
         if finished and (folder / "best.json").exists():
             best = read_best(folder / "best.json", "remove it, and --resume makes it anew")
             if best["N"] == config.N:  # else it is the result of the shorter search that this one continues
@@ -196,9 +211,11 @@ def with_published_numbers(config: Config) -> Config:
 def open_problem(config: Config, executor: Executor) -> tuple[Space, Oracle]:
     """Opens the space and the oracle: one training per query, or the labels."""
     if config.oracle == "labels":
-        return open_benchmark(
-            config.search_space, config.cell_marks, config.labels, config.dataset, config.run, config.protocol
-        )
+        return open_benchmark(Benchmark(
+            config.search_space, config.cell_marks, config.labels, config.dataset, config.run,
+            config.protocol, metric_of(config)))
+    if not metric_of(config).is_accuracy:
+        raise InputError(f"--metric {config.metric}: --oracle train measures accuracy; leave it out")
     if config.protocol != "val-test":
         raise InputError(
             f"--protocol {config.protocol}: --oracle train never opens the test images; leave it out")
@@ -259,7 +276,9 @@ def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> 
         "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
         "query": best.query, "N": config.N, "stopped": len(history) if len(history) < config.N else None,
         "failed": getattr(oracle, "failed", None), "space": config.search_space, "algo": config.search_algo,
-        "dataset": config.dataset, "protocol": config.protocol, "chosen_by": chosen_by, "oracle": oracle.name,
+        "dataset": config.dataset, "metric": metric_of(config).name,
+        "lower_is_better": config.lower_is_better, "protocol": config.protocol, "chosen_by": chosen_by,
+        "oracle": oracle.name,
         "optimum": optimum(oracle, chosen_by), "neighbours": None,
         "pretrained": config.encoder_model_state_dict or None,
         "seed": config.seed, "seconds": seconds | {"all": round(sum(seconds.values()), 3)},
@@ -268,10 +287,12 @@ def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> 
 
 def draw(result: dict, history: History, folder: Path) -> None:
     """Draws the curve and the best cell of the search."""
-    title = (f"{result['space']}, {result['dataset']}, {result['protocol']}: strategy {result['algo']}, "
-             f"seed {result['seed']}")
+    metric = metric_in(result)
+    title = (f"{result['space']}, {metric.title(result['dataset'])}, {result['protocol']}: strategy "
+             f"{result['algo']}, seed {result['seed']}")
     values = {result["algo"]: [[query.validation for query in history[:]]]}
-    curve.plot(values, folder / "curve.png", title, what=f"best {result['chosen_by']} accuracy so far (%)")
+    curve.plot(values, folder / "curve.png", title, what=metric.axis(result["chosen_by"]),
+               lower_is_better=metric.lower_is_better)
     draw_cell.draw(history.space, best_of(history[:]).arch, folder / "best_cell.png")
 
 
@@ -279,8 +300,8 @@ def print_result(result: dict, folder: Path, pictures: bool) -> None:
     seconds = result["seconds"]
     start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
     table = Table("validation", "test", "query", "seconds", "fitting", "scoring", "querying", title=(
-        f"{result['space']}, {result['dataset']}, protocol {result['protocol']}, strategy {result['algo']}, "
-        f"seed {result['seed']}, {start}"))
+        f"{result['space']}, {metric_in(result).title(result['dataset'])}, protocol {result['protocol']}, "
+        f"strategy {result['algo']}, seed {result['seed']}, {start}"))
     accuracies = [
         "unknown" if value is None else f"{value:.3f}" for value in (result["validation"], result["test"])]
     shares = [f"{seconds[name] / max(seconds['all'], 1e-9):.1%}" for name in ("fit", "score", "query")]

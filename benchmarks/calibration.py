@@ -47,6 +47,7 @@ from runtime.seeding import DeviceSettings, choose_device, mix
 from runtime.settings import parse, parse_seeds, part, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
 from spaces.labels.read import LabelSettings, read_labels
+from spaces.metrics import metric_of
 
 FOLDS = 5
 PROTOCOL = "gmae"  # trains and evaluates on one kind of accuracy
@@ -69,12 +70,12 @@ def main(argv: list[str] | None = None) -> dict:
     config = parse(Config, argv, __doc__)
     device, seeds = choose_device(config.device, config.threads), parse_seeds(config.seeds)
     space = spaces.get(config.space)
-    labels = read_labels(config.labels, space, config.dataset)
+    labels = read_labels(config.labels, space, config.dataset, metric=metric_of(config))
     checkpoint = load_encoder(config.model_state_dict, space) if config.model_state_dict else None
     table = Batch.of(space.encode_keys(labels.keys)).to(device)
     splits = [split(labels, PROTOCOL, config.n_labels, seed) for seed in seeds]
     rows = np.stack([s.train for s in splits])  # [S, n]
-    truth = getattr(labels, RANKING_PROTOCOLS[PROTOCOL].train)  # [N]
+    truth = labels.metric.sign * getattr(labels, RANKING_PROTOCOLS[PROTOCOL].train)  # [N]
     examples = Examples(table, rows, truth[rows], seeds)
     evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
     if config.eval_cells:

@@ -53,6 +53,7 @@ from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import check_same, fingerprint, parse, parse_seeds, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS, split, target_of
 from spaces.labels.read import LabelSettings, read_labels
+from spaces.metrics import metric_of
 
 
 @dataclass
@@ -210,8 +211,10 @@ class Cells:
 
     def __init__(self, config: Config, space, device):
         self.space, self.protocol = space, config.protocol or space.protocol
-        self.known = read_labels(config.labels, space, config.dataset)
-        others = [read_labels(name, space, config.dataset) for name in config.eval_labels.split(",") if name]
+        self.metric = metric_of(config)
+        self.known = read_labels(config.labels, space, config.dataset, metric=self.metric)
+        others = [read_labels(name, space, config.dataset, metric=self.metric)
+                  for name in config.eval_labels.split(",") if name]
         keys = sum((table.keys for table in others), self.known.keys)
         self.identity = np.unique(keys, return_inverse=True)[1]  # [N]: equal for equal cells
         self.table = Batch.of(space.encode_keys(keys)).to(device)
@@ -219,7 +222,7 @@ class Cells:
         self.ranked, start = [], len(self.known.keys) if others else 0
         for table in others or [self.known]:
             target, end = target_of(table, self.protocol), start + len(table.keys)
-            self.truth[start:end] = getattr(table, target)
+            self.truth[start:end] = self.metric.sign * getattr(table, target)  # higher is better
             rows = start + np.flatnonzero(~np.isnan(self.truth[start:end]))
             if config.eval_cells:
                 rows = np.sort(np.random.default_rng(0).permutation(rows)[:config.eval_cells])
@@ -240,14 +243,14 @@ class Cells:
     def task(self, config: Config, piece: Piece) -> PredictorTask:
         """The data that the method of a piece gets."""
         rows = np.stack([self.draw(piece.n, seed)[0] for seed in piece.seeds])  # [S, n]
-        label = getattr(self.known, RANKING_PROTOCOLS[self.protocol].train)[rows]  # [S, n]
+        label = self.metric.sign * getattr(self.known, RANKING_PROTOCOLS[self.protocol].train)[rows]  # [S, n]
         work = path_of(config.work)
         return PredictorTask(self.space, self.table, rows, label, piece.seeds, work, config.pretrain_steps,
                              partial(self.accuracy_on, config))
 
     def accuracy_on(self, config: Config, dataset: str) -> np.ndarray:
         """float[N]: the training accuracy on another dataset of the same label table; nan if unknown."""
-        other = read_labels(config.labels, self.space, dataset)
+        other = read_labels(config.labels, self.space, dataset, metric=self.metric)
         accuracy = dict(zip(other.keys, getattr(other, RANKING_PROTOCOLS[self.protocol].train)))
         known = [accuracy.get(key, np.nan) for key in self.known.keys]
         return np.pad(known, (0, len(self.truth) - len(known)), constant_values=np.nan)  # [N]

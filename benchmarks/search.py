@@ -35,11 +35,11 @@ from runtime.files import path_of, write_json
 from runtime.log import command_line, output, plus_minus, provenance
 from runtime.settings import parse, parse_seeds, setting
 from strategies import STRATEGIES, TWINS
-from strategies.summary import SearchRun, compare, read_run, said
+from strategies.summary import SearchRun, compare, metric_in, read_run, said
 
-SAME = ("space", "dataset", "protocol", "chosen_by", "oracle")
+SAME = ("space", "dataset", "metric", "lower_is_better", "protocol", "chosen_by", "oracle")
 MEANING = {  # difference: (its column, its format)
-    "accuracy": ("{shown} accuracy at {within}", "+.3f"),
+    "accuracy": ("{shown} at {within}", "+.3f"),
     "share": ("share at the optimum within {within}", "+.2f"),
     "hit": ("queries saved to the first hit, censored where runs end", "+.1f"),
 }
@@ -124,7 +124,7 @@ def check(runs: dict[str, list[SearchRun]], within: int) -> None:
     for algo, group in runs.items():
         for run in group:
             name = f"{algo}, seed {run.best['seed']}"
-            if any(run.best[same] != first[same] for same in SAME):
+            if any(run.best.get(same) != first.get(same) for same in SAME):
                 raise InputError(
                     f"--runs: best.json of {name} is of another {' or '.join(SAME)}: give each its own call")
             if len(run.value) < within:
@@ -137,7 +137,7 @@ def count(runs: dict[str, list[SearchRun]], within: int) -> dict:
     best = first["optimum"] and first["optimum"][first["chosen_by"]]
     shown = "test" if all(np.isfinite(run.test).all() for run in everything) else first["chosen_by"]
     return {
-        **{name: first[name] for name in SAME}, "within": within, "optimum": best, "shown": shown,
+        **{name: first.get(name) for name in SAME}, "within": within, "optimum": best, "shown": shown,
         "best_shown": best and first["optimum"][shown],
         "algos": {algo: describe(group, best, within) for algo, group in runs.items()},
         "pairs": differences(runs, best, within, shown),
@@ -163,11 +163,14 @@ def plot(report: dict, runs: dict[str, list[SearchRun]], path: Path) -> None:
 
 def show(report: dict) -> None:
     known, within = report["optimum"] is not None, report["within"]
-    optimum = f"optimum {report['optimum']:.3f} %" if known else "optimum unknown"
-    title = (f"{report['space']}, {report['dataset']}, {report['protocol']}, "
+    metric = metric_in(report)
+    unit = " %" * metric.is_accuracy
+    optimum = f"optimum {report['optimum']:.3f}{unit}" if known else "optimum unknown"
+    title = (f"{report['space']}, {metric.title(report['dataset'])}, {report['protocol']}, "
              f"chosen by {report['chosen_by']}; {optimum}")
-    columns = ("strategy", "runs", f"at the optimum within {within}", "median query", f"best at {within} (%)",
-               "its test (%)", "seconds per run")
+    columns = ("strategy", "runs", f"at the optimum within {within}", "median query",
+               f"best at {within}{' (%)' * metric.is_accuracy}", f"its test{' (%)' * metric.is_accuracy}",
+               "seconds per run")
     table = Table(*columns, title=title)
     for algo, a in report["algos"].items():
         share, median = "-", "-"

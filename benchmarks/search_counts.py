@@ -12,7 +12,7 @@ import numpy as np
 from models.metrics import paired_interval
 from runtime.log import mean_std
 from strategies import TWINS
-from strategies.summary import SearchRun, curve
+from strategies.summary import SearchRun, curve, metric_in
 
 BASELINES = ("ls", "re", "random")  # the strongest first; none has a predictor
 PAIRS = [
@@ -23,7 +23,10 @@ PAIRS = [
 
 def first_hit(run: SearchRun, best: float | None) -> float:
     """The first query that hits the optimum; infinite if none does, or if the optimum is unknown (None)."""
-    return float(np.argmax(run.value >= best) + 1) if best is not None and run.value[-1] >= best else np.inf
+    if best is None:
+        return np.inf
+    hit = metric_in(run.best).sign * (run.value - best) >= 0  # [N]
+    return float(np.argmax(hit) + 1) if hit[-1] else np.inf
 
 
 def accuracy(run: SearchRun, which: str, within: int) -> float:
@@ -74,7 +77,8 @@ def differences(runs: dict[str, list[SearchRun]], best: float | None, within: in
 def compare(shared: list[tuple[SearchRun, SearchRun]], best: float | None, within: int, shown: str) -> dict:
     """The gains of the first of each pair over the second; positive = better.
 
-    accuracy  percentage points of the best so far at `within` queries: the regret saved
+    accuracy  percentage points (or units of the metric) of the best so far at `within` queries: the regret
+              saved
     share     share of runs at the optimum within `within` queries
     hit       queries by which the first hit comes sooner; a hit after `until`, the end of the shortest run,
               counts as `until`
@@ -84,8 +88,9 @@ def compare(shared: list[tuple[SearchRun, SearchRun]], best: float | None, withi
     def gain(of: Callable[[SearchRun], float]) -> dict:
         return interval(np.array([of(ours) - of(other) for ours, other in shared]))
 
+    sign = metric_in(shared[0][0].best).sign
     known = best is not None
-    return {"accuracy": gain(lambda run: accuracy(run, shown, within)),
+    return {"accuracy": gain(lambda run: sign * accuracy(run, shown, within)),
             "share": gain(lambda run: float(first_hit(run, best) <= within)) if known else None,
             "hit": gain(lambda run: -min(first_hit(run, best), until)) if known else None, "until": until}
 

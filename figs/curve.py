@@ -23,20 +23,23 @@ START = 10  # queries; the vertical axis begins near the accuracy reached by the
 
 
 def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title: str,
-         optimum: float | None = None, what: str = "best validation accuracy so far (%)") -> None:
+         optimum: float | None = None, what: str = "best validation accuracy so far (%)",
+         lower_is_better: bool = False) -> None:
     """Draws mean ± std of the best so far over the runs of each label; dots are the queries of a single run.
 
-    runs     {label: R runs of equal length N}, validation accuracies in percent, in the order of the queries
-    optimum  the best accuracy in the table, if known: a dashed line
+    runs     {label: R runs of equal length N}, validation values (accuracy: percent), in the order of the
+             queries
+    optimum  the best value in the table, if known: a dashed line
     what     label of the vertical axis
     Writes the file atomically; its suffix (.png, .svg, .pdf) is its format.
     """
     figure = Figure(figsize=(6.4, 4.0), facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(xlabel="queries", ylabel=what)
     axes.set_title(title, loc="left", color=INK, size=11, weight="bold", pad=10)
-    lows, highs = [], [] if optimum is None else [optimum]
+    sign = -1 if lower_is_better else 1
+    worst, ends = [], [] if optimum is None else [sign * optimum]  # utilities
     for (label, values), colour in zip(runs.items(), cycle(COLOURS)):
-        best = np.maximum.accumulate(np.asarray(values, float), axis=1)  # [R, N]
+        best = sign * np.maximum.accumulate(sign * np.asarray(values, float), axis=1)  # [R, N]
         mean, count = best.mean(0), len(best)  # [N]
         std = best.std(0, ddof=1) if count > 1 else np.zeros_like(mean)  # [N]
         x = np.arange(1, len(mean) + 1)
@@ -46,23 +49,24 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
             axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, lw=0, step="post")
         else:
             axes.scatter(x, values[0], s=9, color=colour, alpha=0.45, lw=0, label=f"{label}: each query")
-        lows.append((mean - std)[:START][-1])
-        highs.append((mean + std).max())
+        worst.append((sign * mean - std)[:START][-1])
+        ends.append((sign * mean + std).max())
     if optimum is not None:
         axes.axhline(optimum, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1,
                      label=f"best in the table: {optimum:.2f}")
-    room = max(max(highs) - min(lows), 0.1)
-    axes.set_ylim(min(lows) - 0.25 * room, max(highs) + 0.08 * room)  # failed runs, far below, are cut off
+    room = max(max(ends) - min(worst), 1e-3 * abs(max(ends)), 1e-9)
+    edges = sign * (min(worst) - 0.25 * room), sign * (max(ends) + 0.08 * room)
+    axes.set_ylim(*sorted(edges))  # failed runs, far away, are cut off
     axes.set_xlim(0, max(len(values[0]) for values in runs.values()) + 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    dress(axes)
+    dress(axes, "upper right" if lower_is_better else "lower right")
     save(figure, path, dpi=160)
 
 
-def dress(axes) -> None:
-    """Gives a chart our look, and a legend at the lower right."""
+def dress(axes, place: str = "lower right") -> None:
+    """Gives a chart our look, and a legend in a corner."""
     frame(axes)
-    axes.legend(loc="lower right", facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9,
+    axes.legend(loc=place, facecolor=PAPER, edgecolor="none", framealpha=0.9, fontsize=9,
                 labelcolor=INK)
 
 

@@ -43,14 +43,16 @@ def plot(comparison, path: str | Path, twins: Mapping[str, str]) -> None:
         if optimum is not None:
             axes.axhline(optimum, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1,
                          label=f"best in the table: {optimum:.2f}")
-        dress(axes)
+        dress(axes, "upper right" if comparison.lower_is_better else "lower right")
     all_axes[0].set_ylabel(comparison.what, color=INK)
     for axes in all_axes[1:]:
         axes.get_legend().remove()
-    means = np.concatenate([curve.mean for curve in comparison.over_queries.values()])
-    low, high = np.quantile(means, 0.02), max(means.max(), optimum or 0)
-    room = max(high - low, 0.1)
-    all_axes[0].set_ylim(low - 0.1 * room, high + 0.06 * room)  # cuts off the weakest starts
+    sign = -1 if comparison.lower_is_better else 1
+    means = sign * np.concatenate([curve.mean for curve in comparison.over_queries.values()])
+    worst, best = np.quantile(means, 0.02), max(means.max(), -np.inf if optimum is None else sign * optimum)
+    room = max(best - worst, 1e-3 * abs(best), 1e-9)
+    # cuts off the weakest starts
+    all_axes[0].set_ylim(*sorted((sign * (worst - 0.1 * room), sign * (best + 0.06 * room))))
     save(figure, path, dpi=160)
 
 

@@ -74,11 +74,14 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], path: Path,
                spelled: Mapping[str, Any] = {}) -> None:
     """Raises InputError if a setting of a run differs from the one that `path` was written with.
 
+    A setting that an earlier version did not know, and so did not store, must be empty or off.
+
     spelled: the settings behind the digests of `by_content`, which earlier versions stored.
     """
     for name, value in now.items():
         before = stored.get(name)
-        if before == value or name in spelled and (before or "") == spelled[name]:
+        unknown = name not in stored and not value
+        if before == value or unknown or name in spelled and (before or "") == spelled[name]:
             continue
         if str(before).startswith(CONTENT) and str(value).startswith(CONTENT):
             raise InputError(f"{path} was made with another content of {name}: give the same file to go on, "

@@ -19,7 +19,7 @@ class AgingEvolution(Strategy):
         """Draws a tournament from the population; returns its best."""
         size = min(self.settings.tournament, len(self.population))
         entrants = rng.choice(len(self.population), size, replace=False)
-        return max((self.population[i] for i in entrants), key=lambda query: query.validation)
+        return max((self.population[i] for i in entrants), key=lambda query: query.utility)
 
     def observe(self, queries):
         self.population.extend(queries)

@@ -38,20 +38,26 @@ class StrategySettings:
 
 
 class Query(NamedTuple):
-    """One answered query; all fields but `arch` are a line of history.jsonl.
+    """One answered query; all fields but `arch` and `sign` are a line of history.jsonl.
 
-    `validation` is the accuracy that the search sees; under the protocol oracle-test it is the test accuracy.
+    `validation` is the value that the search sees; under the protocol oracle-test it is the test accuracy.
     """
 
     query: int  # 1..N
     round: int  # 0 is the random start
     key: str
     architecture: str  # space.text(arch)
-    validation: float  # percent
-    test: float | None  # percent
+    validation: float  # accuracy in percent, or another metric
+    test: float | None  # the same on test data
     score: float | None  # score by which the strategy ranked it; None in round 0
     cost: float | None  # simulated training time, seconds
     arch: Any
+    sign: float = 1.0  # of the metric: -1 if lower is better
+
+    @property
+    def utility(self) -> float:
+        """The value by which strategies choose; higher is better."""
+        return self.sign * self.validation
 
 
 class CandidatePool:
@@ -149,7 +155,7 @@ class CandidatePool:
 
 
 class Posterior(NamedTuple):
-    """The predicted accuracy of C candidates; higher is better, scale and offset are arbitrary."""
+    """The predicted utility of C candidates; higher is better, scale and offset are arbitrary."""
 
     mean: np.ndarray  # [C]
     std: np.ndarray  # [C]; 0 if the predictor has none
@@ -164,7 +170,7 @@ class Predict(Protocol):
     ) -> np.ndarray:
         """Scores float[M, B], higher is better, of the B graphs of the table.
 
-        There are M = len(seeds) members, each with its own seed. The first n graphs have the accuracies label
+        There are M = len(seeds) members, each with its own seed. The first n graphs have the utilities label
         float[n]; nothing else is known of the others.
         """
 

@@ -39,7 +39,7 @@ class BayesianOptimisation(Strategy):
         self.queries = []
 
     def propose(self, n, rng):
-        best = heapq.nlargest(self.settings.M, self.queries, key=lambda query: query.validation)
+        best = heapq.nlargest(self.settings.M, self.queries, key=lambda query: query.utility)
         drawn = self.pool.draw(round(self.settings.random_share * n), rng)
         return self.pool.mutants(
             [query.arch for query in best], n - len(drawn), self.settings.edits, rng) + drawn

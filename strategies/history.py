@@ -12,6 +12,7 @@ from runtime.files import append_line, whole_lines
 from runtime.guarded import checked_json
 from spaces import Space
 from spaces.base import Record
+from spaces.metrics import Metric
 from strategies.base import Query
 
 
@@ -34,18 +35,19 @@ class History:
     len() is their number, a slice is a list of Query.
     """
 
-    def __init__(self, path: Path, space: Space, limit: int):
+    def __init__(self, path: Path, space: Space, limit: int, metric: Metric = Metric()):
         """Reads the file, if it exists, and cuts off a last line torn by a kill.
 
         Raises InputError at a line of another search.
         """
-        self.path, self.space, self.queries = path, space, []
+        self.path, self.space, self.sign, self.queries = path, space, metric.sign, []
         for number, line in enumerate(whole_lines(path), 1):
             place = f"{path}:{number}: this is not query {number} of {limit} of a search on {space.name}"
             mend = "give another --outdir"
             fields = checked_json(line, HistoryLine, place, mend)
             try:
-                query = Query(**msgspec.structs.asdict(fields), arch=space.parse(fields.architecture))
+                query = Query(**msgspec.structs.asdict(fields), arch=space.parse(fields.architecture),
+                              sign=self.sign)
             except InputError as error:
                 raise InputError(f"{place} ({error}): {mend}") from None
             if query.query != number or number > limit or query.key != space.key(query.arch):
@@ -55,9 +57,10 @@ class History:
     def append(self, t: int, arch: Any, record: Record, score: float | None) -> None:
         """Adds the oracle's answer to the next query, made in round t."""
         key, text = self.space.key(arch), self.space.text(arch)
-        query = Query(len(self) + 1, t, key, text, record.val, record.test, score, record.cost, arch)
+        query = Query(len(self) + 1, t, key, text, record.val, record.test, score, record.cost, arch,
+                      self.sign)
         fields = query._asdict()
-        del fields["arch"]
+        del fields["arch"], fields["sign"]
         append_line(self.path, fields)
         self.queries.append(query)
 
@@ -76,5 +79,5 @@ class History:
 
 
 def best_of(queries: Sequence[Query]) -> Query:
-    """The query with the highest validation accuracy, the first of equal ones; never chosen by test."""
-    return max(queries, key=lambda query: query.validation)
+    """The query with the best validation value, the first of equal ones; never chosen by test."""
+    return max(queries, key=lambda query: query.utility)

@@ -44,5 +44,5 @@ class LocalSearch(Strategy):
             self.climb(query)
 
     def climb(self, query):
-        if self.here is None or query.validation > self.here.validation:
+        if self.here is None or query.utility > self.here.utility:
             self.here, self.untried = query, None

@@ -59,7 +59,7 @@ class SearchPredictor:
         settings = self.settings
         seeds = [mix(settings.seed, t, member) for member in range(settings.recipe.members)]
         table = self.encode([query.arch for query in history] + candidates)
-        label = np.array([query.validation for query in history])  # [n]
+        label = np.array([query.utility for query in history])  # [n]
         share, fitting, parts = settings.recipe.kernel_share, 0.0, []  # of (weight, mean [n+C], std [n+C])
         if settings.own or share < 1:
             scores, fitting = self.member_scores(table, label, seeds)

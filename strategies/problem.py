@@ -4,6 +4,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ import spaces
 from runtime.errors import InputError
 from spaces import Space
 from spaces.base import Oracle
+from spaces.metrics import Metric
 from spaces.oracles import open_oracle
 from spaces.oracles.table import TableOracle
 from strategies.base import CandidatePool
@@ -19,16 +21,27 @@ from strategies.base import CandidatePool
 QUERY_PROTOCOLS = {"val-test": "validation", "oracle-test": "test"}
 
 
+class Benchmark(NamedTuple):
+    """The settings that name a space and its labels."""
+
+    space: str
+    cell_marks: bool
+    labels: str
+    dataset: str
+    run: int
+    protocol: str
+    metric: Metric
+
+
 @lru_cache(maxsize=1)
-def open_benchmark(
-    space: str, cell_marks: bool, labels: str, dataset: str, run: int, protocol: str
-) -> tuple[Space, Oracle]:
-    """Opens the space, and the oracle of all architectures that have the protocol's accuracy.
+def open_benchmark(named: Benchmark) -> tuple[Space, Oracle]:
+    """Opens the space, and the oracle of all architectures that have the protocol's value.
 
     A process reads a label table once.
     """
-    space = spaces.get(space, cell_marks)
-    oracle = open_oracle(labels, space, dataset=dataset, run=run)
+    space, protocol = spaces.get(named.space, named.cell_marks), named.protocol
+    oracle = open_oracle(
+        named.labels, space, dataset=named.dataset, run=named.run, metric=named.metric)
     if isinstance(oracle, TableOracle):
         table = oracle.table
         if protocol == "oracle-test":
@@ -44,29 +57,30 @@ def open_pool(space: Space, oracle: Oracle, N: int, protocol: str) -> CandidateP
     """The pool of all architectures that the oracle covers; raises InputError if they are fewer than N."""
     pool = CandidatePool(space, oracle.covers, oracle.table.keys if isinstance(oracle, TableOracle) else None)
     if N > pool.left:
-        raise InputError(f"--N {N}: {oracle.name} has {QUERY_PROTOCOLS[protocol]} accuracies of only "
+        raise InputError(f"--N {N}: {oracle.name} has {QUERY_PROTOCOLS[protocol]} values of only "
                          f"{pool.left} architectures")
     return pool
 
 
-def stop_accuracy(oracle: Oracle, stop_at_best: bool) -> float:
-    """The accuracy at which a search stops: the best in the table with --stop_at_best, else infinity."""
+def stop_utility(oracle: Oracle, stop_at_best: bool) -> float:
+    """The utility at which a search stops: the best in the table with --stop_at_best, else infinity."""
     if not stop_at_best:
         return math.inf
     if not isinstance(oracle, TableOracle):
         raise InputError(
-            f"--stop_at_best: the best accuracy that {oracle.name} can give is not known: leave it out")
-    return float(oracle.table.val.max())
+            f"--stop_at_best: the best value that {oracle.name} can give is not known: leave it out")
+    return float((oracle.table.metric.sign * oracle.table.val).max())
 
 
 def optimum(oracle: Oracle, chosen_by: str) -> dict | None:
-    """The best validation and test accuracy in a table, each of any architecture, and the number of cells.
+    """The best validation and test value in a table, each of any architecture, and the number of cells.
 
-    A test accuracy is None if unknown. Returns None for an oracle without a table.
+    A test value is None if unknown. Returns None for an oracle without a table.
     """
     if not isinstance(oracle, TableOracle):
         return None
     table = oracle.table
-    test = None if np.isnan(table.test).all() else float(np.nanmax(table.test))
-    return {"validation": float(table.val.max()) if chosen_by == "validation" else None, "test": test,
+    best = np.nanmin if table.metric.lower_is_better else np.nanmax
+    test = None if np.isnan(table.test).all() else float(best(table.test))
+    return {"validation": float(best(table.val)) if chosen_by == "validation" else None, "test": test,
             "cells": len(table), "complete": len(table) == oracle.space.size}

@@ -40,7 +40,7 @@ class Reinforce(Strategy):
         return archs[:n]
 
     def observe(self, queries):
-        reward = np.mean([query.validation for query in queries])
+        reward = np.mean([query.utility for query in queries])
         if self.baseline is None:  # the random start
             self.baseline = reward
             return
@@ -54,7 +54,7 @@ class Reinforce(Strategy):
             return
         taken = torch.from_numpy(np.stack([self.drawn[query.key] for query in queries]))  # [n, D]
         advantage = torch.tensor(
-            [query.validation - self.baseline for query in queries], dtype=torch.float64)  # [n]
+            [query.utility - self.baseline for query in queries], dtype=torch.float64)  # [n]
         log_probability = Categorical(logits=self.logits).log_prob(taken).sum(1)  # [n]
         self.adam.zero_grad()
         (-advantage * log_probability).mean().backward()

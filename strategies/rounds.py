@@ -102,9 +102,9 @@ class Chooser:
         self.strategy.observe(queries)
 
 
-def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: Path, stop_accuracy: float,
+def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: Path, stop_utility: float,
                on_query: Callable[[int, int], None]) -> None:
-    """Makes the queries that the history lacks, up to the round that finds an accuracy of `stop_accuracy`.
+    """Makes the queries that the history lacks, up to the round that finds a utility of `stop_utility`.
 
     The choice of a round depends on (seed, t) and the rounds before it alone. After a kill, an unfinished
     round is chosen again, and only its missing queries are made. on_query(queries answered so far, round) is
@@ -131,7 +131,7 @@ def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: 
             if end not in logged:  # a kill came between the two files
                 log.write(end, round=t, best=best_of(history[:end]).validation)
         chooser.observe(history[start:end])
-        if best_of(history[:end]).validation >= stop_accuracy:
+        if best_of(history[:end]).utility >= stop_utility:
             break
     log.close()
 

@@ -18,12 +18,14 @@ from runtime.errors import InputError
 from runtime.files import write_json, write_text
 from runtime.guarded import checked, read_json, read_text
 from runtime.log import mean_std, output, plus_minus, provenance
+from spaces.metrics import ACCURACY, Metric
 from strategies.base import Query
 from strategies.history import best_of
 
 EVERY = 10  # queries between two points of a curve
 # entries of best.json that runs of one summary share
-COMMON = ("space", "dataset", "protocol", "chosen_by", "oracle", "N", "optimum", "neighbours", "pretrained")
+COMMON = ("space", "dataset", "metric", "lower_is_better", "protocol", "chosen_by", "oracle", "N", "optimum",
+          "neighbours", "pretrained")
 
 
 class Seconds(TypedDict):
@@ -66,6 +68,8 @@ class BestFile(Best, total=False):
     seconds: Seconds
     stopped: int | None
     failed: int | None
+    metric: str  # absent in files of earlier versions, which measured accuracy
+    lower_is_better: bool
     neighbours: dict[str, float] | None
 
 
@@ -73,8 +77,8 @@ class SearchRun(NamedTuple):
     """A finished search: its best.json, and after each query the best so far with its test, and the cost."""
 
     best: dict
-    value: np.ndarray  # float[N], percent: the accuracy that chose the best
-    test: np.ndarray  # float[N], percent; nan if unknown
+    value: np.ndarray  # float[N]: the accuracy in percent, or other metric, that chose the best
+    test: np.ndarray  # float[N]: the same on test data; nan if unknown
     cost: np.ndarray  # float[N], simulated seconds; nan if unknown
 
     @property
@@ -140,10 +144,10 @@ def summarise(runs: Sequence[SearchRun], folder: Path) -> dict:
     InputError unless all runs are of one space, oracle and protocol.
     """
     for name in COMMON:
-        if any(run.best[name] != runs[0].best[name] for run in runs):
+        if any(run.best.get(name) != runs[0].best.get(name) for run in runs):
             raise InputError(f"{folder}: the runs differ in {name}, so there is no mean over them: "
                              "give them folders of their own")
-    common = {name: runs[0].best[name] for name in COMMON}
+    common = {name: runs[0].best.get(name) for name in COMMON}
     by_algo = {algo: list(group) for algo, group in groupby(runs, key=lambda run: run.best["algo"])}
     shown = "test" if all(np.isfinite(run.test).all() for run in runs) else common["chosen_by"]
     result = {
@@ -173,6 +177,7 @@ class Comparison(NamedTuple):
     title: str
     what: str  # label of the vertical axis
     optimum: float | None  # the best possible value, if known
+    lower_is_better: bool = False
 
 
 def compare(runs: Sequence[SearchRun], report: dict) -> Comparison:
@@ -186,8 +191,10 @@ def compare(runs: Sequence[SearchRun], report: dict) -> Comparison:
                  if all(np.isfinite(run.spent).all() for run in group)}
     optimum = runs[0].best["optimum"]
     return Comparison({algo: curve(group, shown) for algo, group in by_algo.items()}, over_cost,
-                      f"{report['space']}, {report['dataset']}, protocol {report['protocol']}",
-                      label_of(shown, report["chosen_by"]), optimum and optimum[shown])
+                      f"{report['space']}, {metric_in(report).title(report['dataset'])}, protocol "
+                      f"{report['protocol']}",
+                      label_of(metric_in(report), shown, report["chosen_by"]), optimum and optimum[shown],
+                      metric_in(report).lower_is_better)
 
 
 def about(runs: list[SearchRun]) -> dict:
@@ -233,10 +240,15 @@ def curve_of(x: np.ndarray, value: np.ndarray) -> Curve:
     return Curve(x, value.mean(0), std, len(value))
 
 
-def label_of(shown: str, chosen_by: str) -> str:
+def metric_in(result: dict) -> Metric:
+    """The metric of a best.json or summary.json."""
+    return Metric(result.get("metric") or ACCURACY, bool(result.get("lower_is_better")))
+
+
+def label_of(metric: Metric, shown: str, chosen_by: str) -> str:
     if shown == chosen_by:
-        return f"best {shown} accuracy so far (%)"
-    return f"{shown} accuracy of the best by {chosen_by} so far (%)"
+        return metric.axis(shown)
+    return f"{metric.said(shown)} of the best by {chosen_by} so far{' (%)' if metric.is_accuracy else ''}"
 
 
 def write_csv(path: Path, curves: dict[str, Curve], shown: str) -> None:
@@ -250,17 +262,20 @@ def write_csv(path: Path, curves: dict[str, Curve], shown: str) -> None:
 
 
 def print_summary(result: dict, folder: Path) -> None:
-    columns = ("strategy", "runs", "best validation (%)", "its test (%)", "found at query", "seconds",
-               "of it fitting")
+    metric = metric_in(result)
+    best, test = (("best validation (%)", "its test (%)") if metric.is_accuracy else
+                  (f"best {metric.name}", "its test value"))
+    columns = ("strategy", "runs", best, test, "found at query", "seconds", "of it fitting")
     table = Table(*columns, title=(
-        f"{result['space']}, {result['dataset']}, protocol {result['protocol']}, {result['N']} queries, "
+        f"{result['space']}, {metric.title(result['dataset'])}, protocol {result['protocol']}, {result['N']} "
+        "queries, "
         f"pre-trained: {result['pretrained'] or 'no'}"))
     for algo, row in result["algos"].items():
         share = row["seconds"]["fit"] / max(row["seconds"]["all"], 1e-9)
         table.add_row(algo, str(row["n"]), said(row["validation"]), said(row["test"]), f"{row['query']:.0f}",
                       f"{row['seconds']['all']:.1f}", f"{share:.0%}")
     output.print(table)
-    lines = [f"chosen by {result['chosen_by']} accuracy; oracle: {result['oracle']}"]
+    lines = [f"chosen by {metric.said(result['chosen_by'])}; oracle: {result['oracle']}"]
     if near := result["neighbours"]:
         lines.append(f"the table covers part of the space: {near['covered']:.1f} of an architecture's "
                      f"{near['all']:.1f} neighbours, on average")

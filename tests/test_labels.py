@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import spaces
 from runtime.errors import InputError
 from spaces.labels.read import Labels, read_labels
+from spaces.metrics import Metric
 
 ARCHS = ["|none~0|+|none~0|none~1|+|none~0|none~1|none~2|",
          "|skip_connect~0|+|none~0|none~1|+|none~0|none~1|none~2|",
@@ -182,7 +183,26 @@ def test_a_list_of_architectures_is_no_label_file(refused):
 
 
 def test_an_unknown_dataset(refused):
-    assert "unknown dataset 'svhn'" in refused(f"arch,val_accuracy\n{ARCHS[0]},50\n", dataset="svhn")
+    message = refused(f"arch,val_accuracy\n{ARCHS[0]},50\n", dataset="svhn")
+    assert "no row has an accuracy for svhn" in message and "no data set: give another --dataset" in message
+    message = refused(f"arch,svhn_val_accuracy\n{ARCHS[0]},50\n", dataset="mnist")
+    assert "its columns name svhn" in message
+
+
+def test_any_dataset_that_the_columns_name(read):
+    table = f"arch,SVHN_val_accuracy,val_accuracy\n{ARCHS[0]},50,60\n{ARCHS[1]},70,80\n"
+    assert read(table, dataset="svhn").val.tolist() == [50, 70]
+
+
+def test_any_metric_is_read_as_it_is(read, refused):
+    table = f"arch,edge_ms,val_loss,test_loss\n{ARCHS[0]},-5,0.5,0.7\n{ARCHS[1]},1e9,1.5,\n"
+    slow = read(table, metric=Metric("edge_ms", lower_is_better=True))
+    assert slow.val.tolist() == [-5, 1e9] and np.isnan(slow.test).all() and slow.metric.sign == -1
+    assert read(table, dataset="edge", metric=Metric("ms")).val.tolist() == [-5, 1e9]
+    loss = read(table, metric=Metric("loss"))
+    assert loss.val.tolist() == [0.5, 1.5] and loss.test[0] == 0.7 and np.isnan(loss.test[1])
+    assert "did you mean 'edge_ms'?" in refused(table, metric=Metric("edge_m"))
+    assert "not a finite number" in refused(table.replace("1e9", "inf"), metric=Metric("edge_ms"))
 
 
 # Faults: a row ----------------------------------------------------------------------------------------------

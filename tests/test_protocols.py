@@ -106,7 +106,7 @@ def refused(labels: Labels, protocol: str, n: int, *words: str) -> None:
 
 @pytest.mark.parametrize("n", [-1, 0, 1, 21])
 def test_labels_that_are_not_there(n):
-    refused(full(20), "gmae", n, str(n), "toy.csv", "20 val accuracies", "2..20")
+    refused(full(20), "gmae", n, str(n), "toy.csv", "20 val values", "2..20")
 
 
 @pytest.mark.parametrize("n", [19, 20])
@@ -116,7 +116,7 @@ def test_too_few_left_to_rank(n):
 
 def test_labels_that_are_all_equal_rank_nothing():
     refused(table([50] * 20, range(20)), "tnasp", 5, "all 5 training labels of seed 0 are equal", "toy.csv")
-    refused(table(np.arange(20), [50] * 20), "tnasp", 5, "all test accuracies to rank are equal", "toy.csv")
+    refused(table(np.arange(20), [50] * 20), "tnasp", 5, "all test values to rank are equal", "toy.csv")
 
 
 def test_a_protocol_whose_target_is_unknown():

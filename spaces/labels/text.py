@@ -7,7 +7,8 @@
 
 Fields of CSV are separated by commas, semicolons or tabs. Other columns are ignored. An empty field or null
 is a missing value, and every row has at least one accuracy. Each column of accuracies has a unit of its own
-(`unit_of`). If a column names a dataset, columns without a dataset's name are ignored (`sources_of`).
+(`unit_of`). If a column names a dataset, columns without a dataset's name are ignored (`sources_of`). Any
+other column of numbers can be read in place of accuracies, as it is (`columns_of`).
 """
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.guarded import decoded, need_shallow, read_bytes
+from spaces.metrics import Metric
 
 
 class Dataset(NamedTuple):
@@ -58,8 +60,8 @@ MOST_APART = 20.0  # points, at most, between medians of validation and test of 
 class Rows:
     """The N rows of a file: line numbers, the architectures as text, and their values, float64[N].
 
-    Accuracies are percent, cost is seconds, nan if missing. said: what was read from which columns, in words.
-    oracle: the source of the accuracies as a JSON header gives it.
+    Accuracies are percent, other metrics as they are, cost is seconds, nan if missing. said: what was read
+    from which columns, in words. oracle: the source of the accuracies as a JSON header gives it.
     """
 
     lines: list[int]
@@ -74,15 +76,15 @@ class Rows:
 Record = tuple[int, dict[str, Any]]  # line number, {column in lower case: value}
 
 
-def read_rows(path: Path, dataset: str) -> Rows:
-    """Reads the rows, with the accuracies for a dataset of DATASETS.
+def read_rows(path: Path, dataset: str, metric: Metric = Metric()) -> Rows:
+    """Reads the rows, with the metric's values for a dataset.
 
     Raises InputError, with the line, for every fault.
     """
     text = _text(path)
     if text.lstrip()[:1] in ("{", "["):
-        return _gather(path, _json_records(path, text), _json_number, dataset)
-    return _gather(path, _csv_records(path, text), _csv_number, dataset)
+        return _gather(path, _json_records(path, text), _json_number, dataset, metric)
+    return _gather(path, _csv_records(path, text), _csv_number, dataset, metric)
 
 
 def read_names(path: Path) -> tuple[list[int], list[str]]:
@@ -182,16 +184,18 @@ def _without_header(path: Path, records: Iterable[Record], header: dict) -> Iter
 
 # Columns ----------------------------------------------------------------------------------------------------
 
-def _gather(path: Path, records: Iterable[Record], number: Callable[[Any], float], dataset: str) -> Rows:
+def _gather(path: Path, records: Iterable[Record], number: Callable[[Any], float], dataset: str,
+            metric: Metric) -> Rows:
     """Checks the records and arranges them in columns; `number` reads a value or raises ValueError."""
     lines, archs, numbers, bare, header = [], [], [], [], {}
     used, columns = (None, None), {}
     for line, record in _without_header(path, records, header):
-        sources = sources_of(record, dataset)
+        sources = sources_of(record, dataset) if metric.is_accuracy else columns_of(
+            record, dataset, metric.name)
         for old, new in zip(used, sources):
             if old and new and old != new:
-                raise InputError(f"{path}:{line}: takes accuracies from {new}, earlier rows from {old}: name "
-                                 "the columns alike")
+                raise InputError(f"{path}:{line}: takes {metric.name} from {new}, earlier rows from "
+                                 f"{old}: name the columns alike")
         used = tuple(old or new for old, new in zip(used, sources))
         columns |= dict.fromkeys(record)
         lines.append(line)
@@ -205,12 +209,19 @@ def _gather(path: Path, records: Iterable[Record], number: Callable[[Any], float
     if not lines:
         raise InputError(f"{path}: no rows: is it the right file?")
     if len(bare) == len(lines):
+        if not metric.is_accuracy:
+            raise InputError(f"{path}:{bare[0]}: no row has a value of --metric {metric.name}; "
+                             f"{_similar(columns, metric.name)}")
         raise InputError(
             f"{path}:{bare[0]}: no row has an accuracy for {dataset}; {_found(columns, dataset)}")
     if bare:
-        raise InputError(f"{path}:{bare[0]}: neither validation nor test accuracy for {dataset}: "
+        raise InputError(f"{path}:{bare[0]}: neither validation nor test {metric.name} for {dataset}: "
                          "fill one in or drop the row")
     val, test, cost = np.array(numbers).T  # [N] each
+    if not metric.is_accuracy:
+        said = [f"{what} from {name}" for what, name in zip(("values", "test values"), used) if name]
+        return Rows(lines, archs, val, test, cost, "; ".join([f"{len(lines):,} rows", *said]),
+                    header.get("oracle"))
     units = [unit_of(path, lines, values, dataset) for values in (val, test)]
     scaled = [scale * values for (scale, _), values in zip(units, (val, test))]
     if units[0][0] != units[1][0]:
@@ -225,13 +236,37 @@ def sources_of(record: dict, dataset: str) -> tuple[str | None, str | None]:
 
     A column without a dataset's name counts only if no other column has one: else it would be another's.
     """
-    named = any(column.endswith(ENDS) for column in record)
+    named = any(column.endswith(ENDS) for column in record) or dataset not in DATASETS
     names = (f"{dataset.lower()}_{name}" if named else name for name in ACCURACIES)
     return tuple(name if name in record else None for name in names)
 
 
+def columns_of(record: dict, dataset: str, metric: str) -> tuple[str | None, str | None]:
+    """The columns of the value and the test value of a metric other than accuracy; None if there is none.
+
+    The first of these that is there: the column of that name, alone; `DATASET_NAME`, alone; `val_NAME` and
+    `test_NAME`, behind `DATASET_` or not.
+    """
+    for name in (metric, f"{dataset.lower()}_{metric}"):
+        if name in record:
+            return name, None
+    return tuple(next((name for name in (f"{dataset.lower()}_{part}_{metric}", f"{part}_{metric}")
+                       if name in record), None) for part in ("val", "test"))
+
+
+def _similar(columns: Iterable[str], metric: str) -> str:
+    """The columns of a table that lacks a metric, and the near miss among them, for an error."""
+    names = [name for name in columns if name not in IDENTITY]
+    near = difflib.get_close_matches(metric, names, n=1, cutoff=0.6)
+    return f"{f'did you mean {near[0]!r}? ' if near else ''}it has {', '.join(names):.100}"
+
+
 def _found(columns: Iterable[str], dataset: str) -> str:
     """The columns of a table without an accuracy, and the near miss among them, for an error."""
+    columns = list(columns)
+    if dataset not in DATASETS:
+        named = {column.removesuffix(end) for column in columns for end in ENDS if column.endswith(end)}
+        return f"its columns name {', '.join(sorted(named)) or 'no data set'}: give another --dataset"
     wanted = [*ACCURACIES, *(f"{dataset.lower()}_{name}" for name in ACCURACIES)]
     names = [name for name in columns if name not in (*IDENTITY, *wanted)]
     for name in names:
@@ -304,7 +339,7 @@ def unit_of(path: Path, lines: list[int], values: np.ndarray, dataset: str) -> t
     wrong = {f"is outside 0 to {1 if fractions else 100}": (values < 0) | (values > 100)}
     if fractions:
         wrong["is above 1 in a column of fractions"] = high
-    elif DATASETS[dataset].chance > 1:
+    elif dataset in DATASETS and DATASETS[dataset].chance > 1:
         wrong["is a fraction in a column of percent"] = low
     for what, odd in wrong.items():
         if odd.any():

@@ -10,7 +10,8 @@ from typing import Any
 from runtime.errors import InputError
 from runtime.files import path_of
 from spaces.base import Oracle, Space
-from spaces.labels.read import read_labels
+from spaces.labels.read import need_accuracy, read_labels
+from spaces.metrics import Metric
 from spaces.oracles.table import TableOracle
 
 
@@ -20,7 +21,10 @@ def open_oracle(text: str, space: Space, **reader: Any) -> Oracle:
     reader: options of `read_labels`. Raises InputError for a missing or damaged file, or one that belongs to
     another space.
     """
-    return open_surrogate(text, space) or TableOracle(read_labels(text, space, **reader), space)
+    surrogate = open_surrogate(text, space)
+    if surrogate:
+        need_accuracy(reader.get("metric", Metric()), surrogate.name)
+    return surrogate or TableOracle(read_labels(text, space, **reader), space)
 
 
 def open_surrogate(text: str, space: Space) -> Oracle | None:
