@@ -9,13 +9,15 @@ import pytest
 import torch
 from conftest import ROOT
 
+import finetune
 import pretrain
 from models.batch import Batch
 from models.predictor.file import load_predictor
 from models.predictor.fit import score_cells
 from models.predictor.losses import LOSSES
-from spaces.labels.protocols import RANKING_PROTOCOLS, split
-from spaces.labels.read import read_labels
+from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
+from spaces.labels.read import Labels, read_labels
+from spaces.metrics import Metric
 from toys.finetune import PRETRAIN, SEEDS, TRAIN, darts_labels, refused, train
 from toys.labels import KEYS, SPACE, TEST, VAL, N, write_labels
 
@@ -290,3 +292,13 @@ def test_a_mistake_ends_with_code_2_and_one_line_on_stderr(tmp_path):
     end = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert end.returncode == 2 and end.stdout == ""
     assert re.fullmatch("error: .*absent.pt.*\n", end.stderr)
+
+
+def test_of_a_metric_to_minimise_the_lowest_scores_highest(monkeypatch):
+    unknown = np.full(N, np.nan)
+    table = Labels("toy", KEYS, np.arange(N) - 3.0, unknown, unknown, Metric("ms", lower_is_better=True))
+    parts = [Split(np.array([0, 5]), np.array([2, 4]), "val")]
+    assert finetune.examples_of(table, "nb201", parts, None, [0]).label.tolist() == [[3, -2]]
+    monkeypatch.setattr(finetune, "score_cells", lambda predictor, graphs, rows: -table.val[rows][None])
+    (score, truth), = finetune.rank(None, None, table, parts)
+    assert truth.tolist() == [1, -1] and finetune.kendall_tau(score, truth) == 1
