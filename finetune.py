@@ -53,7 +53,7 @@ from spaces import Space
 from spaces.labels.cells import read_cells
 from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
 from spaces.labels.read import Labels, LabelSettings, read_labels
-from spaces.metrics import ACCURACY, Metric, metric_of
+from spaces.metrics import metric_in, metric_of
 
 GROUP = 5  # seeds fitted at once and kept if a run is interrupted; with 5 members each, more is no faster
 
@@ -207,8 +207,7 @@ class Run:
             "space": config.space,
             "oracle": self.labels.name,
             "target": next(iter(splits.values())).target,
-            "metric": self.labels.metric.name,
-            "lower_is_better": self.labels.metric.lower_is_better,
+            **self.labels.metric.entries(),
             "base_model": self.about["encoder"]["base_model"],
             "pretrained": config.model_state_dict or None,
             "n_train": config.finetune_train_samples,
@@ -225,7 +224,7 @@ def examples_of(
 ) -> Examples:
     """The training labels of each seed, higher is better."""
     rows = np.stack([s.train for s in splits])  # [S, n]
-    label = labels.metric.sign * getattr(labels, RANKING_PROTOCOLS[protocol].train)[rows]  # [S, n]
+    label = labels.utility(RANKING_PROTOCOLS[protocol].train)[rows]  # [S, n]
     return Examples(table, rows, label, seeds)
 
 
@@ -238,7 +237,7 @@ def rank(predictor: BlendedPredictor, table: Batch, labels: Labels,
     evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
     scores = np.full((len(splits), len(labels)), np.nan)  # [S, N]
     scores[:, evaluated] = score_cells(predictor, table, evaluated)
-    truth = labels.metric.sign * getattr(labels, splits[0].target)  # [N]
+    truth = labels.utility(splits[0].target)  # [N]
     return [(scores[i, s.evaluation], truth[s.evaluation]) for i, s in enumerate(splits)]
 
 
@@ -344,11 +343,8 @@ def read_result(path: Path) -> dict:
 
 def print_result(result: dict, folder: Path) -> None:
     start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
-    metric = Metric(result.get("metric", ACCURACY), result.get("lower_is_better", False))
-    ranked = metric.said("test" if result["target"] == "test" else "validation")
-    if metric.is_accuracy:
-        ranked = f"{result['target']} accuracy"
-    title = (f"{result['space']}, protocol {result['protocol']} (ranks {ranked}), "
+    title = (f"{result['space']}, protocol {result['protocol']} (ranks {result['target']} "
+             f"{metric_in(result).name}), "
              f"{result['base_model']}, {start}")
     cells = {
         "labels": result["n_train"], "tau": f"{result['tau_mean']:.4f}",

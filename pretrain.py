@@ -378,10 +378,9 @@ class Probe:
         self.n = len(self.split.train)
         rows = np.concatenate([self.split.train, seen])  # [n + E]
         self.table = Batch.of(space.encode_keys([self.labels.keys[row] for row in rows])).to(device)
-        sign = self.labels.metric.sign
-        self.train_label = sign * getattr(self.labels, RANKING_PROTOCOLS[self.protocol].train)[
+        self.train_label = self.labels.utility(RANKING_PROTOCOLS[self.protocol].train)[
             self.split.train]  # [n]
-        self.truth = sign * getattr(self.labels, self.split.target)[seen]  # [E]
+        self.truth = self.labels.utility(self.split.target)[seen]  # [E]
 
     def measure(self, encoder: torch.nn.Module) -> dict:
         """{"probe_tau": tau} of a predictor fitted from the encoder's current weights; {} without labels."""

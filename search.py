@@ -52,7 +52,7 @@ from runtime.settings import (
 from spaces import Space
 from spaces.base import Oracle
 from spaces.labels.read import MetricSettings
-from spaces.metrics import metric_of
+from spaces.metrics import metric_in, metric_of
 from spaces.oracles.table import QueryBudget
 from strategies import STRATEGIES, TWINS
 from strategies.base import CandidatePool, StrategySettings
@@ -69,7 +69,6 @@ from strategies.problem import (
 from strategies.rounds import Chooser, Schedule, read_rounds, run_rounds
 from strategies.summary import (
     compare,
-    metric_in,
     notes,
     print_summary,
     read_best,
@@ -276,9 +275,8 @@ def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> 
         "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
         "query": best.query, "N": config.N, "stopped": len(history) if len(history) < config.N else None,
         "failed": getattr(oracle, "failed", None), "space": config.search_space, "algo": config.search_algo,
-        "dataset": config.dataset, "metric": metric_of(config).name,
-        "lower_is_better": config.lower_is_better, "protocol": config.protocol, "chosen_by": chosen_by,
-        "oracle": oracle.name,
+        "dataset": config.dataset, **metric_of(config).entries(), "protocol": config.protocol,
+        "chosen_by": chosen_by, "oracle": oracle.name,
         "optimum": optimum(oracle, chosen_by), "neighbours": None,
         "pretrained": config.encoder_model_state_dict or None,
         "seed": config.seed, "seconds": seconds | {"all": round(sum(seconds.values()), 3)},

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> dict:
     table = Batch.of(space.encode_keys(labels.keys)).to(device)
     splits = [split(labels, PROTOCOL, config.n_labels, seed) for seed in seeds]
     rows = np.stack([s.train for s in splits])  # [S, n]
-    truth = labels.metric.sign * getattr(labels, RANKING_PROTOCOLS[PROTOCOL].train)  # [N]
+    truth = labels.utility(RANKING_PROTOCOLS[PROTOCOL].train)  # [N]
     examples = Examples(table, rows, truth[rows], seeds)
     evaluated = np.unique(np.concatenate([s.evaluation for s in splits]))  # [E]
     if config.eval_cells:

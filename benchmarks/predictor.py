@@ -222,7 +222,7 @@ class Cells:
         self.ranked, start = [], len(self.known.keys) if others else 0
         for table in others or [self.known]:
             target, end = target_of(table, self.protocol), start + len(table.keys)
-            self.truth[start:end] = self.metric.sign * getattr(table, target)  # higher is better
+            self.truth[start:end] = table.utility(target)  # higher is better
             rows = start + np.flatnonzero(~np.isnan(self.truth[start:end]))
             if config.eval_cells:
                 rows = np.sort(np.random.default_rng(0).permutation(rows)[:config.eval_cells])
@@ -243,15 +243,15 @@ class Cells:
     def task(self, config: Config, piece: Piece) -> PredictorTask:
         """The data that the method of a piece gets."""
         rows = np.stack([self.draw(piece.n, seed)[0] for seed in piece.seeds])  # [S, n]
-        label = self.metric.sign * getattr(self.known, RANKING_PROTOCOLS[self.protocol].train)[rows]  # [S, n]
+        label = self.known.utility(RANKING_PROTOCOLS[self.protocol].train)[rows]  # [S, n]
         work = path_of(config.work)
         return PredictorTask(self.space, self.table, rows, label, piece.seeds, work, config.pretrain_steps,
                              partial(self.accuracy_on, config))
 
     def accuracy_on(self, config: Config, dataset: str) -> np.ndarray:
-        """float[N]: the training accuracy on another dataset of the same label table; nan if unknown."""
+        """float[N]: the utility to train on for another dataset of the same label table; nan if unknown."""
         other = read_labels(config.labels, self.space, dataset, metric=self.metric)
-        accuracy = dict(zip(other.keys, getattr(other, RANKING_PROTOCOLS[self.protocol].train)))
+        accuracy = dict(zip(other.keys, other.utility(RANKING_PROTOCOLS[self.protocol].train)))
         known = [accuracy.get(key, np.nan) for key in self.known.keys]
         return np.pad(known, (0, len(self.truth) - len(known)), constant_values=np.nan)  # [N]
 

@@ -34,8 +34,9 @@ from runtime.executors import compute_all
 from runtime.files import path_of, write_json
 from runtime.log import command_line, output, plus_minus, provenance
 from runtime.settings import parse, parse_seeds, setting
+from spaces.metrics import metric_in
 from strategies import STRATEGIES, TWINS
-from strategies.summary import SearchRun, compare, metric_in, read_run, said
+from strategies.summary import SearchRun, compare, read_run, said
 
 SAME = ("space", "dataset", "metric", "lower_is_better", "protocol", "chosen_by", "oracle")
 MEANING = {  # difference: (its column, its format)
@@ -124,7 +125,7 @@ def check(runs: dict[str, list[SearchRun]], within: int) -> None:
     for algo, group in runs.items():
         for run in group:
             name = f"{algo}, seed {run.best['seed']}"
-            if any(run.best.get(same) != first.get(same) for same in SAME):
+            if any(run.best[same] != first[same] for same in SAME):
                 raise InputError(
                     f"--runs: best.json of {name} is of another {' or '.join(SAME)}: give each its own call")
             if len(run.value) < within:
@@ -137,7 +138,7 @@ def count(runs: dict[str, list[SearchRun]], within: int) -> dict:
     best = first["optimum"] and first["optimum"][first["chosen_by"]]
     shown = "test" if all(np.isfinite(run.test).all() for run in everything) else first["chosen_by"]
     return {
-        **{name: first.get(name) for name in SAME}, "within": within, "optimum": best, "shown": shown,
+        **{name: first[name] for name in SAME}, "within": within, "optimum": best, "shown": shown,
         "best_shown": best and first["optimum"][shown],
         "algos": {algo: describe(group, best, within) for algo, group in runs.items()},
         "pairs": differences(runs, best, within, shown),

@@ -11,8 +11,9 @@ import numpy as np
 
 from models.metrics import paired_interval
 from runtime.log import mean_std
+from spaces.metrics import metric_in
 from strategies import TWINS
-from strategies.summary import SearchRun, curve, metric_in
+from strategies.summary import SearchRun, curve
 
 BASELINES = ("ls", "re", "random")  # the strongest first; none has a predictor
 PAIRS = [

@@ -31,6 +31,7 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
              queries
     optimum  the best value in the table, if known: a dashed line
     what     label of the vertical axis
+    lower_is_better  the best value is the lowest
     Writes the file atomically; its suffix (.png, .svg, .pdf) is its format.
     """
     figure = Figure(figsize=(6.4, 4.0), facecolor=PAPER, layout="constrained")

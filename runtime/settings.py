@@ -75,7 +75,6 @@ def check_same(stored: Mapping[str, Any], now: Mapping[str, Any], path: Path,
     """Raises InputError if a setting of a run differs from the one that `path` was written with.
 
     A setting that an earlier version did not know, and so did not store, must be empty or off.
-
     spelled: the settings behind the digests of `by_content`, which earlier versions stored.
     """
     for name, value in now.items():

@@ -1,7 +1,8 @@
 """The quantity that labels measure and a search optimises: accuracy, or any other column of numbers."""
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from runtime.errors import InputError
 
@@ -22,6 +23,10 @@ class Metric(NamedTuple):
     @property
     def is_accuracy(self) -> bool:
         return self.name == ACCURACY
+
+    def entries(self) -> dict[str, Any]:
+        """The entries of a result that `metric_in` reads."""
+        return {"metric": self.name, "lower_is_better": self.lower_is_better}
 
     def said(self, which: str) -> str:
         """The value in words; which: "validation" or "test"."""
@@ -44,3 +49,8 @@ def metric_of(settings) -> Metric:
     if name == ACCURACY and settings.lower_is_better:
         raise InputError("--lower_is_better: higher accuracy is better: name the column by --metric")
     return Metric(name, settings.lower_is_better)
+
+
+def metric_in(result: Mapping[str, Any]) -> Metric:
+    """The metric of a result that a script wrote; accuracy in those of earlier versions, which name none."""
+    return Metric(result.get("metric", ACCURACY), result.get("lower_is_better", False))

@@ -69,7 +69,7 @@ def stop_utility(oracle: Oracle, stop_at_best: bool) -> float:
     if not isinstance(oracle, TableOracle):
         raise InputError(
             f"--stop_at_best: the best value that {oracle.name} can give is not known: leave it out")
-    return float((oracle.table.metric.sign * oracle.table.val).max())
+    return float(oracle.table.utility("val").max())
 
 
 def optimum(oracle: Oracle, chosen_by: str) -> dict | None:

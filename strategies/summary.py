@@ -18,7 +18,7 @@ from runtime.errors import InputError
 from runtime.files import write_json, write_text
 from runtime.guarded import checked, read_json, read_text
 from runtime.log import mean_std, output, plus_minus, provenance
-from spaces.metrics import ACCURACY, Metric
+from spaces.metrics import Metric, metric_in
 from strategies.base import Query
 from strategies.history import best_of
 
@@ -103,8 +103,12 @@ def read_run(folder: Path) -> SearchRun:
 
 
 def read_best(path: Path, mend: str) -> dict:
-    """Reads a best.json; raises InputError if it is missing or damaged."""
-    return checked(read_json(path, mend), BestFile, path, mend)
+    """Reads a best.json; raises InputError if it is missing or damaged.
+
+    One of an earlier version gets its metric, so that it compares with those of this one.
+    """
+    best = checked(read_json(path, mend), BestFile, path, mend)
+    return metric_in(best).entries() | best
 
 
 def write_curve(path: Path, queries: list[Query], chosen_by: str, N: int) -> None:
@@ -144,10 +148,10 @@ def summarise(runs: Sequence[SearchRun], folder: Path) -> dict:
     InputError unless all runs are of one space, oracle and protocol.
     """
     for name in COMMON:
-        if any(run.best.get(name) != runs[0].best.get(name) for run in runs):
+        if any(run.best[name] != runs[0].best[name] for run in runs):
             raise InputError(f"{folder}: the runs differ in {name}, so there is no mean over them: "
                              "give them folders of their own")
-    common = {name: runs[0].best.get(name) for name in COMMON}
+    common = {name: runs[0].best[name] for name in COMMON}
     by_algo = {algo: list(group) for algo, group in groupby(runs, key=lambda run: run.best["algo"])}
     shown = "test" if all(np.isfinite(run.test).all() for run in runs) else common["chosen_by"]
     result = {
@@ -238,11 +242,6 @@ def curve_of(x: np.ndarray, value: np.ndarray) -> Curve:
     """The curve of mean and std of value [R, G] at x [G]."""
     std = value.std(0, ddof=1) if len(value) > 1 else np.zeros(len(x))  # [G]
     return Curve(x, value.mean(0), std, len(value))
-
-
-def metric_in(result: dict) -> Metric:
-    """The metric of a best.json or summary.json."""
-    return Metric(result.get("metric") or ACCURACY, bool(result.get("lower_is_better")))
 
 
 def label_of(metric: Metric, shown: str, chosen_by: str) -> str:

@@ -29,7 +29,7 @@ from runtime.files import path_of, sha256_of, write_json, write_text
 from runtime.guarded import read_checked, read_json
 from runtime.locks import exclusive
 from runtime.log import console, output
-from runtime.settings import by_content, check_same, checked, fingerprint, parse, setting
+from runtime.settings import SWEEPS, by_content, check_same, checked, fingerprint, parse, setting
 from spaces.labels.protocols import RANKING_PROTOCOLS
 from spaces.labels.read import EMBEDDED, default_labels
 from sweeps import optuna_backend, private
@@ -69,7 +69,6 @@ class Stage(NamedTuple):
     flags: str  # of every trial, before the user's
 
 
-BACKENDS = ("nni", "optuna")
 STAGES = {
     "pretrain": Stage(pretrain, "--seed 1000 --finetune_train_samples 200 --no-tensorboard"),
     "finetune": Stage(finetune, "--seeds 1000-1001 --model_state_dict default"),
@@ -90,7 +89,7 @@ class SweepConfig:
     backend: str = setting(
         "nni", "what proposes settings and runs trials: nni (a server; other machines by --config) or optuna "
         "(a journal in --outdir; prunes; any number of processes, started with --resume, work on it)",
-        BACKENDS)
+        tuple(SWEEPS))
     labels: str = setting(
         "", "label table that trials train and are measured on (empty = the space's default)", role="data")
     outdir: str = setting("", "folder of the results (empty = runs/sweep/SPACE/STAGE)", role="output")

@@ -345,3 +345,11 @@ def test_the_shared_nasbench101(shared_data):
     assert len(table) == 60001 and np.isfinite(table.val).sum() == 20001 and np.isfinite(table.test).all()
     row = table.row["00005c142e6f48ac74fdcf73e3439874"]
     assert (table.val[row], table.test[row]) == (93.0488765, 92.0606315)
+
+
+def test_a_value_and_its_test_value_are_of_one_data_set(read):
+    table = f"arch,svhn_val_loss,val_loss,test_loss\n{ARCHS[0]},1,2,3\n"
+    svhn = read(table, dataset="svhn", metric=Metric("loss"))
+    assert svhn.val.tolist() == [1] and np.isnan(svhn.test).all()
+    bare = read(table, metric=Metric("loss", lower_is_better=True))
+    assert (bare.val[0], bare.test[0], bare.utility("test")[0]) == (2, 3, -3)

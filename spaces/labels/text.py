@@ -244,14 +244,14 @@ def sources_of(record: dict, dataset: str) -> tuple[str | None, str | None]:
 def columns_of(record: dict, dataset: str, metric: str) -> tuple[str | None, str | None]:
     """The columns of the value and the test value of a metric other than accuracy; None if there is none.
 
-    The first of these that is there: the column of that name, alone; `DATASET_NAME`, alone; `val_NAME` and
-    `test_NAME`, behind `DATASET_` or not.
+    The first of these that is there: the column of that name, alone; `DATASET_NAME`, alone;
+    `DATASET_val_NAME` and `DATASET_test_NAME`; `val_NAME` and `test_NAME`.
     """
-    for name in (metric, f"{dataset.lower()}_{metric}"):
-        if name in record:
-            return name, None
-    return tuple(next((name for name in (f"{dataset.lower()}_{part}_{metric}", f"{part}_{metric}")
-                       if name in record), None) for part in ("val", "test"))
+    own = f"{dataset.lower()}_"
+    pairs = [(metric, None), (own + metric, None),
+             *((f"{prefix}val_{metric}", f"{prefix}test_{metric}") for prefix in (own, ""))]
+    found = (tuple(name if name in record else None for name in pair) for pair in pairs)
+    return next(filter(any, found), (None, None))
 
 
 def _similar(columns: Iterable[str], metric: str) -> str:
