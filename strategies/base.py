@@ -38,7 +38,7 @@ class StrategySettings:
 
 
 class Query(NamedTuple):
-    """One answered query; all fields but `arch` and `sign` are a line of history.jsonl.
+    """One answered query; all fields up to `cost` are a line of history.jsonl.
 
     `validation` is the value that the search sees; under the protocol oracle-test it is the test accuracy.
     """
@@ -47,17 +47,22 @@ class Query(NamedTuple):
     round: int  # 0 is the random start
     key: str
     architecture: str  # space.text(arch)
-    validation: float  # accuracy in percent, or another metric
+    validation: float | None  # accuracy in percent, or another metric; None if the training failed
     test: float | None  # the same on test data
     score: float | None  # score by which the strategy ranked it; None in round 0
     cost: float | None  # simulated training time, seconds
     arch: Any
     sign: float = 1.0  # of the metric: -1 if lower is better
+    worst: float = 0.0  # the utility of a failed training: the worst seen, see `History`
+
+    @property
+    def failed(self) -> bool:
+        return self.validation is None
 
     @property
     def utility(self) -> float:
         """The value by which strategies choose; higher is better."""
-        return self.sign * self.validation
+        return self.worst if self.failed else self.sign * self.validation
 
 
 class CandidatePool:

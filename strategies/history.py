@@ -17,13 +17,13 @@ from strategies.base import Query
 
 
 class HistoryLine(msgspec.Struct):
-    """A line of history.jsonl: the fields of a Query, but `arch`."""
+    """A line of history.jsonl: the fields of a Query up to `cost`."""
 
     query: int
     round: int
     key: str
     architecture: str
-    validation: float
+    validation: float | None
     test: float | None
     score: float | None
     cost: float | None
@@ -32,7 +32,8 @@ class HistoryLine(msgspec.Struct):
 class History:
     """The queries so far, one line each, on the disk before the next is asked.
 
-    len() is their number, a slice is a list of Query.
+    len() is their number, a slice is a list of Query. In a slice a failed training counts as the worst that
+    was seen up to its end (0 before any success), so a resumed search sees what the first one saw.
     """
 
     def __init__(self, path: Path, space: Space, limit: int, metric: Metric = Metric()):
@@ -59,9 +60,7 @@ class History:
         key, text = self.space.key(arch), self.space.text(arch)
         query = Query(len(self) + 1, t, key, text, record.val, record.test, score, record.cost, arch,
                       self.sign)
-        fields = query._asdict()
-        del fields["arch"], fields["sign"]
-        append_line(self.path, fields)
+        append_line(self.path, dict(zip(HistoryLine.__struct_fields__, query)))
         self.queries.append(query)
 
     def expect(self, archs: Sequence[Any], start: int) -> None:
@@ -75,9 +74,16 @@ class History:
         return len(self.queries)
 
     def __getitem__(self, part: slice) -> list[Query]:
-        return self.queries[part]
+        queries = self.queries[part]
+        if not any(query.failed for query in queries):
+            return queries
+        seen = [query.utility for query in self.queries[:part.stop] if not query.failed]
+        return [query._replace(worst=min(seen, default=0.0)) for query in queries]
 
 
 def best_of(queries: Sequence[Query]) -> Query:
-    """The query with the best validation value, the first of equal ones; never chosen by test."""
-    return max(queries, key=lambda query: query.utility)
+    """The query with the best validation value, the first of equal ones; never chosen by test.
+
+    A failed one is best only if all failed.
+    """
+    return max(queries, key=lambda query: (not query.failed, query.utility))
