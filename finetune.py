@@ -27,9 +27,10 @@ from rich.table import Table
 
 import spaces
 from models.batch import Batch
+from models.checkpoint import about_space
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor.blend import BlendedPredictor
-from models.predictor.file import load_encoder_or_predictor, load_predictor, need_space, save_predictor
+from models.predictor.file import load_encoder_or_predictor, load_predictor, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells, steps
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
@@ -60,7 +61,7 @@ GROUP = 5  # seeds fitted at once and kept if a run is interrupted; with 5 membe
 
 @dataclass
 class Config(PredictorRecipe, DeviceSettings, LabelSettings):
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    space: str = setting("nasbench201", spaces.HELP, role="data")
     save: str = setting(
         "runs/finetune/default", "folder for result.json, predictor.pt, config.json and log.jsonl",
         role="output")
@@ -106,7 +107,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     labels = read_labels(config.labels, space, config.dataset, config.run, metric_of(config))
     protocol = config.protocol or space.protocol
     splits = [split(labels, protocol, config.finetune_train_samples, seed) for seed in seeds]
-    decided = by_content(fingerprint(config), labels=labels.digest,
+    decided = by_content(fingerprint(config), **spaces.digests(space=space), labels=labels.digest,
                          model_state_dict=checkpoint and digest_of(checkpoint))
     with exclusive(folder, "--save"):
         open_folder(folder, config, decided)
@@ -158,8 +159,7 @@ class Run:
         self.config, self.space, self.labels, self.checkpoint = config, space, labels, checkpoint
         self.protocol, self.device = config.protocol or space.protocol, device
         self.table = Batch.of(space.encode_keys(labels.keys)).to(device)
-        self.about = {"space": config.space, "cell_marks": config.cell_marks, "ops": list(space.ops),
-                      "encoder": encoder_of(config, checkpoint)}
+        self.about = about_space(space) | {"encoder": encoder_of(config, checkpoint)}
 
     def carry_out(self, splits: dict[int, Split], folder: Path) -> dict:
         """Fits and ranks every group of seeds, writes all files, and returns the content of result.json."""
@@ -192,11 +192,10 @@ class Run:
         if not path.exists():
             examples = examples_of(self.labels, self.protocol, splits, self.table, seeds)
             predictor = fit_predictor(
-                part(self.config, PredictorRecipe), self.space.ops, self.checkpoint, examples, on_step)
+                part(self.config, PredictorRecipe), self.space.vocabulary, self.checkpoint, examples, on_step)
             save_predictor(path, [predictor], self.checkpoint, **self.about)
         # also what was just fitted: in another memory layout floats round differently
-        content, predictor = load_predictor(path)
-        need_space(content, self.space, path)
+        _, _, predictor = load_predictor(path, lambda content: self.space)
         return predictor.to(self.device)
 
     def described(self, splits: dict[int, Split], rankings: list[tuple[np.ndarray, np.ndarray]]) -> dict:
@@ -204,7 +203,7 @@ class Run:
         config = self.config
         return {
             "protocol": self.protocol,
-            "space": config.space,
+            "space": self.space.name,
             "oracle": self.labels.name,
             "target": next(iter(splits.values())).target,
             **self.labels.metric.entries(),
@@ -271,11 +270,7 @@ def score_file(config: Config, device: torch.device) -> None:
         raise InputError("--score needs --predictor: the predictor.pt of an earlier run of finetune.py")
     if config.out and Path(config.out).suffix not in (".csv", ".jsonl"):
         raise InputError(f"--out {config.out}: the name must end in .csv or .jsonl")
-    content, predictor = load_predictor(config.predictor)
-    if content["space"] not in spaces.SPACES:
-        raise InputError(f"{config.predictor} is of an unknown space, {content['space']!r:.40}: give another")
-    space = spaces.get(content["space"], content.get("cell_marks", True))
-    need_space(content, space, config.predictor)
+    _, space, predictor = load_predictor(config.predictor, spaces.stored)
     lines = read_cells(path_of(config.score), space)
     scores = score_cells(
         predictor.to(device), Batch.of(space.encode([cell.arch for cell in lines])).to(device)).mean(0)

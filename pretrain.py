@@ -22,6 +22,7 @@ import torch
 
 import spaces
 from models.batch import Batch
+from models.checkpoint import about_space
 from models.encoders import ENCODERS, build_encoder, encoder_config
 from models.metrics import kendall_tau
 from models.predictor.fit import (
@@ -67,7 +68,7 @@ SAVE_SECONDS = 60  # at most between two checkpoints
 
 @dataclass
 class Config(DeviceSettings):
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    space: str = setting("nasbench201", spaces.HELP, role="data")
     save: str = setting(
         "runs/pretrain/default", "folder for last.pt, config.json, log.jsonl and TensorBoard curves",
         role="output")
@@ -154,10 +155,11 @@ def main(argv: list[str] | None = None) -> float:
     need_free(folder, config)
     space = spaces.get(config.space, config.cell_marks)
     graphs = architectures(config, space)
-    decided = by_content(fingerprint(config), data=graphs.digest() if config.data else "")
+    decided = by_content(
+        fingerprint(config), **spaces.digests(space=space), data=graphs.digest() if config.data else "")
     table = Batch.of(graphs).to(device)
     with console.status("computing the targets of the pretext tasks"):
-        target, target_sizes = target_table(table, tasks, space.ops)
+        target, target_sizes = target_table(table, tasks, space.vocabulary)
     run = Run(config, decided, space, new_pretext(config, tasks, target_sizes, len(space.ops)).to(device))
     probe = Probe(config, space, device)
     with exclusive(folder, "--save"):
@@ -266,10 +268,8 @@ class Run:
     def bare_encoder(self) -> dict:
         """The part of a checkpoint that other scripts start from: the encoder, no optimiser, no heads."""
         return {
-            "space": self.config.space,
-            "ops": list(self.space.ops),
+            **about_space(self.space),
             "encoder": encoder_config(self.config),
-            "cell_marks": self.config.cell_marks,
             "weights": {name: value.cpu() for name, value in self.pretext.encoder.state_dict().items()},
         }
 
@@ -325,14 +325,14 @@ def train(run: Run, table: Batch, target: torch.Tensor | None, probe: Probe, log
     with progress_bar() as bar, seeded(config.seed, 3):
         if run.rng:
             set_rng_state(run.rng)
-        line = bar.add_task(f"pretrain {config.space}", total=config.iterations, completed=run.step)
+        line = bar.add_task(f"pretrain {run.space.name}", total=config.iterations, completed=run.step)
         while run.step < config.iterations:
             parts = run.advance(table, target)
             if not math.isfinite(run.losses[-1]):
                 raise InputError(f"pre-training diverged at step {run.step} (the loss is {run.losses[-1]}): "
                                  f"lower --lr; {folder / 'last.pt'}, if it exists, is from an earlier step")
-            bar.update(
-                line, advance=1, description=f"pretrain {config.space} loss {np.mean(run.losses[-50:]):.4f}")
+            said = f"pretrain {run.space.name} loss {np.mean(run.losses[-50:]):.4f}"
+            bar.update(line, advance=1, description=said)
             due = run.step % run.tenth == 0 or run.step == config.iterations
             if due:
                 extra = probe.measure(run.pretext.encoder)
@@ -352,10 +352,10 @@ def conclude(run: Run, folder: Path) -> float:
     config = run.config
     if config.export:
         save_checkpoint(path_of(config.export), **run.bare_encoder())
-    write_json(folder / "result.json", {"space": config.space, "steps": config.iterations, "loss": run.loss,
+    write_json(folder / "result.json", {"space": run.space.name, "steps": config.iterations, "loss": run.loss,
                                         "seconds": round(run.seconds, 1)})
     output.print(
-        f"{config.space}: {config.iterations} steps, loss {run.loss:.4f}; written: {folder / 'last.pt'}")
+        f"{run.space.name}: {config.iterations} steps, loss {run.loss:.4f}; written: {folder / 'last.pt'}")
     return run.loss
 
 

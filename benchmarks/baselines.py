@@ -87,7 +87,7 @@ def fit_networks(task: PredictorTask, recipe: PredictorRecipe, checkpoint: dict 
     with progress_bar() as bar:
         line = bar.add_task("fit", total=steps(recipe, task.rows.shape[1]))
         examples = Examples(task.table, task.rows, task.label, task.seeds)
-        return fit_predictor(recipe, task.space.ops, checkpoint, examples, lambda: bar.advance(line))
+        return fit_predictor(recipe, task.space.vocabulary, checkpoint, examples, lambda: bar.advance(line))
 
 
 def default(**changes) -> Callable[[PredictorTask], PredictorRecipe]:

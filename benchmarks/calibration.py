@@ -19,7 +19,6 @@ evaluated cells.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +29,7 @@ from scipy import stats
 import spaces
 from models.batch import Batch
 from models.checkpoint import load_encoder
+from models.features.vocabulary import Vocabulary
 from models.metrics import normal_scores
 from models.predictor.fit import (
     Examples,
@@ -55,7 +55,7 @@ PROTOCOL = "gmae"  # trains and evaluates on one kind of accuracy
 
 @dataclass
 class Config(PredictorRecipe, DeviceSettings, LabelSettings):
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    space: str = setting("nasbench201", spaces.HELP, role="data")
     model_state_dict: str = setting(
         "default", "pre-trained encoder: a last.pt of pretrain.py, or default = the shipped one (empty = "
         "from scratch)", role="data")
@@ -81,10 +81,10 @@ def main(argv: list[str] | None = None) -> dict:
     if config.eval_cells:
         evaluated = np.sort(np.random.default_rng(0).permutation(evaluated)[:config.eval_cells])
 
-    ensembles = Ensembles(part(config, PredictorRecipe), space.ops, checkpoint)
+    ensembles = Ensembles(part(config, PredictorRecipe), space.vocabulary, checkpoint)
     cross = ensembles.held_out_scores(examples)  # [S, m, n]
     final = ensembles.scores(examples, evaluated, FOLDS)  # [S, m, E]
-    means, deviations = process_posterior(space.ops, checkpoint, examples, evaluated)  # [S, E] each
+    means, deviations = process_posterior(space.vocabulary, checkpoint, examples, evaluated)  # [S, E] each
     runs = []
     for i in range(len(seeds)):
         fresh = ~np.isin(evaluated, rows[i])  # [E]
@@ -104,14 +104,14 @@ def main(argv: list[str] | None = None) -> dict:
 class Ensembles:
     """Fits ensembles of m members for each seed, on all labels or on four fifths of them."""
 
-    def __init__(self, recipe: PredictorRecipe, names: Sequence[str], checkpoint: dict | None):
-        self.recipe, self.names, self.checkpoint = recipe, names, checkpoint
+    def __init__(self, recipe: PredictorRecipe, vocabulary: Vocabulary, checkpoint: dict | None):
+        self.recipe, self.vocabulary, self.checkpoint = recipe, vocabulary, checkpoint
 
     def scores(self, examples: Examples, cells: np.ndarray, fold: int) -> np.ndarray:
         """Fits the examples of S seeds and scores the cells int[E]: float[S, m, E]."""
         m, (table, rows, label, seeds) = self.recipe.members, examples
         members = [mix(seed, fold, i) for seed in seeds for i in range(m)]
-        networks = new_networks(self.recipe, len(self.names), self.checkpoint, members)
+        networks = new_networks(self.recipe, len(self.vocabulary), self.checkpoint, members)
         ensemble = fit_ensemble(
             self.recipe, networks, Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members))
         return score_ensemble(ensemble, table, cells).reshape(len(seeds), m, -1)
@@ -132,12 +132,12 @@ class Ensembles:
 
 
 @torch.no_grad()
-def process_posterior(names: Sequence[str], checkpoint: dict | None, examples: Examples,
+def process_posterior(vocabulary: Vocabulary, checkpoint: dict | None, examples: Examples,
                       cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation, float[S, E] each, of a cell's normal score under the Gaussian process."""
-    process, encoder = fit_gaussian_process(names, checkpoint, examples)
+    process, encoder = fit_gaussian_process(vocabulary, checkpoint, examples)
     chosen = examples.table.rows(torch.as_tensor(cells, device=examples.table.ops.device))
-    mean, std = process.posterior(kernel_features(encoder, chosen, names))
+    mean, std = process.posterior(kernel_features(encoder, chosen, vocabulary))
     return mean.cpu().numpy(), (std**2 + NOISE).sqrt().cpu().numpy()
 
 

@@ -58,7 +58,7 @@ from spaces.metrics import metric_of
 
 @dataclass
 class Config(DeviceSettings, LabelSettings):
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    space: str = setting("nasbench201", spaces.HELP, role="data")
     eval_labels: str = setting(
         "", "other label tables whose cells are ranked, a comma list; if several, each has its own record, "
         "OUT_TABLE.json (empty = the other cells of --labels)", role="data")

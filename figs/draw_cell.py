@@ -214,7 +214,7 @@ def dot_source(panels: list[Panel]) -> graphviz.Digraph:
 
 @dataclass
 class Config:
-    space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    space: str = setting("nasbench201", spaces.HELP, role="data")
     arch: str = setting(
         "", "architecture in the notation of the space, its key, or a name like DARTS_V2", role="data")
     out: str = setting("cell.png", "picture to write: .png, .svg or .pdf", role="output")

@@ -43,8 +43,16 @@ class NetworkFile(About):
 
 class AnyNetworkFile(NetworkFile, total=False):
     cell_marks: bool
+    declared: str  # the JSON of a declared space
     kernel: dict[str, Any] | None
     seeds: Annotated[int, Meta(ge=1, le=10_000)]
+
+
+def about_space(space) -> dict[str, Any]:
+    """What a file of networks says of their space, so that `spaces.stored` finds it again."""
+    declared = getattr(space, "declaration", None)
+    return {"space": space.name, "cell_marks": getattr(space, "cell_marks", True), "ops": list(space.ops),
+            **({"declared": declared} if declared else {})}
 
 
 def load_encoder(source: str, space) -> dict:

@@ -71,7 +71,8 @@ class Space(Protocol):
     """
 
     name: str
-    ops: tuple[str, ...]  # the vocabulary; a vertex's operation id is an index into it
+    ops: tuple[str, ...]  # names of the operations; a vertex's operation id is an index into it
+    vocabulary: dict[str, dict]  # the same names with what each computes, by `spaces.operations`
     max_vertices: int  # V of every table of this space
     protocol: str  # the default of `spaces.labels.protocols`
     labels: str | None  # the default label table: a name, or a file under ~/datasets; None if there is none

@@ -22,6 +22,7 @@ from runtime.errors import InputError
 from runtime.files import path_of
 from runtime.guarded import parse_json, parse_literal, read_text
 from spaces.base import Graphs
+from spaces.operations import described
 
 Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # cell: 8 x (operation, node)
 
@@ -208,6 +209,7 @@ class DARTS:
     name = "darts"
     protocol, labels = "nb301", None
     ops = ("input1", "input2", *OPERATIONS, "output")
+    vocabulary = described(ops)
     max_vertices = 22
     size = None
     choices = tuple(

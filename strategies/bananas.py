@@ -15,8 +15,8 @@ class Bananas(BayesianOptimisation):
     """`bo` with another predictor, and with the acquisition function of the BANANAS paper."""
 
     @staticmethod
-    def predictor(table, operations, label, seeds):
-        x = path_features(table, len(operations)).cpu().expand(len(seeds), -1, -1)  # [M, B, P]
+    def predictor(table, vocabulary, label, seeds):
+        x = path_features(table, len(vocabulary)).cpu().expand(len(seeds), -1, -1)  # [M, B, P]
         mlps = fit_path_mlps(x[:, :len(label)], np.tile(label, (len(seeds), 1)), seeds)
         return mlps.score(x)  # [M, B]
 

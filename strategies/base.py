@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from models.batch import Batch
+from models.features.vocabulary import Vocabulary
 from runtime.settings import setting
 from spaces import Space
 
@@ -171,7 +172,7 @@ class Predict(Protocol):
     """A function that fits a predictor and scores with it."""
 
     def __call__(
-        self, table: Batch, operations: Sequence[str], label: np.ndarray, seeds: Sequence[int]
+        self, table: Batch, vocabulary: Vocabulary, label: np.ndarray, seeds: Sequence[int]
     ) -> np.ndarray:
         """Scores float[M, B], higher is better, of the B graphs of the table.
 

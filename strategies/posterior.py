@@ -78,7 +78,7 @@ class SearchPredictor:
         """The members' scores float[M, n+C], and the seconds of fitting."""
         started, recipe = time.perf_counter(), self.settings.recipe
         if self.settings.own:
-            scores = self.settings.own(table, self.space.ops, label, seeds)
+            scores = self.settings.own(table, self.space.vocabulary, label, seeds)
             return scores, time.perf_counter() - started
         networks = new_networks(recipe, len(self.space.ops), self.checkpoint, seeds)
         rows = np.tile(np.arange(len(label)), (len(seeds), 1))  # [M, n]
@@ -106,7 +106,7 @@ class SearchPredictor:
         return Batch.of(self.space.encode(archs)).to(self.device)
 
     def kernel_features(self, table: Batch) -> list[torch.Tensor]:
-        return kernel_features(self.encoder, table, self.space.ops)
+        return kernel_features(self.encoder, table, self.space.vocabulary)
 
 
 def agreement(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,8 +19,8 @@ class BoostedTrees(BayesianOptimisation):
     members = 1
 
     @staticmethod
-    def predictor(table, operations, label, seeds):
-        x = cell_features(table, len(operations)).cpu().numpy()  # [B, P]
+    def predictor(table, vocabulary, label, seeds):
+        x = cell_features(table, len(vocabulary)).cpu().numpy()  # [B, P]
         return np.stack([boosted_trees(x[:len(label)], label, seed, **TREES)(x) for seed in seeds])  # [M, B]
 
     def rank(self, posterior, rng):

@@ -125,12 +125,12 @@ def test_a_predictor_of_its_own_learns_to_rank(name, members, rng):
     archs = NB201.sample(160, rng)
     label = np.array([60.0 + 5 * arch.count(3) for arch in archs])
     table = Batch.of(NB201.encode(archs))
-    scores = STRATEGIES[name].predictor(table, NB201.ops, label[:100], list(range(members)))
+    scores = STRATEGIES[name].predictor(table, NB201.vocabulary, label[:100], list(range(members)))
     assert scores.shape == (members, 160)
     for row in scores:
         assert np.corrcoef(row[100:], label[100:])[0, 1] > 0.7
     assert not np.array_equal(scores[0], scores[1])
-    again = STRATEGIES[name].predictor(table, NB201.ops, label[:100], list(range(members)))
+    again = STRATEGIES[name].predictor(table, NB201.vocabulary, label[:100], list(range(members)))
     np.testing.assert_array_equal(scores, again)
 
 
@@ -145,7 +145,7 @@ def test_a_member_does_not_depend_on_the_others(rng, monkeypatch):
     monkeypatch.setattr(path_mlp, "EPOCHS", 5)
     table = Batch.of(NB201.encode(NB201.sample(50, rng)))
     label = rng.uniform(80, 90, 40)
-    alone, together = (STRATEGIES["bananas"].predictor(table, NB201.ops, label, seeds)
+    alone, together = (STRATEGIES["bananas"].predictor(table, NB201.vocabulary, label, seeds)
                        for seeds in ([7], [3, 7]))
     np.testing.assert_allclose(alone[0], together[1], rtol=1e-4)
 
@@ -154,7 +154,7 @@ def test_the_loss_of_bananas_weighs_the_best_most(monkeypatch):
     """One cell with two labels: |p - e| / e is least at the smaller error, the better label."""
     monkeypatch.setattr(path_mlp, "EPOCHS", 400)
     table = Batch.of(NB201.encode([GOAL] * 2))
-    scores = STRATEGIES["bananas"].predictor(table, NB201.ops, np.array([90.0, 60.0]), [0, 1])
+    scores = STRATEGIES["bananas"].predictor(table, NB201.vocabulary, np.array([90.0, 60.0]), [0, 1])
     assert np.abs(scores - 90).max() < 3
 
 

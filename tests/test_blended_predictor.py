@@ -11,6 +11,7 @@ import torch
 
 import finetune
 import pretrain
+import spaces
 from models.checkpoint import load_encoder
 from models.predictor.blend import BlendedPredictor
 from models.predictor.file import load_predictor, save_predictor
@@ -53,7 +54,7 @@ def checkpoint(request, last) -> dict | None:
 @pytest.fixture(scope="module")
 def blend(checkpoint) -> BlendedPredictor:
     """Of the ensemble and the process, in equal shares."""
-    return fit_predictor(RECIPE, SPACE.ops, checkpoint, EXAMPLES)
+    return fit_predictor(RECIPE, SPACE.vocabulary, checkpoint, EXAMPLES)
 
 
 def at(blend: BlendedPredictor, share: float) -> np.ndarray:
@@ -67,7 +68,7 @@ def at(blend: BlendedPredictor, share: float) -> np.ndarray:
 def both(blend: BlendedPredictor) -> tuple[np.ndarray, np.ndarray]:
     """[S, N] each: the scores of the ensemble and of the process, by themselves."""
     own = score_ensemble(blend.ensemble, TABLE).reshape(len(SEEDS), RECIPE.members, -1).mean(1)
-    return own, blend.process(kernel_features(blend.encoder, TABLE, SPACE.ops)).numpy()
+    return own, blend.process(kernel_features(blend.encoder, TABLE, SPACE.vocabulary)).numpy()
 
 
 # The share --------------------------------------------------------------------------------------------------
@@ -81,13 +82,14 @@ def test_a_score_is_the_share_of_both(blend, share):
 
 def test_without_a_share_there_is_no_process(checkpoint, blend):
     """The ensemble is the same one, and it alone ranks."""
-    alone = fit_predictor(dataclasses.replace(RECIPE, kernel_share=0.0), SPACE.ops, checkpoint, EXAMPLES)
+    networks = dataclasses.replace(RECIPE, kernel_share=0.0)
+    alone = fit_predictor(networks, SPACE.vocabulary, checkpoint, EXAMPLES)
     assert alone.process is None
     assert score_cells(alone, TABLE) == pytest.approx(both(blend)[0], abs=1e-5)
 
 
 def test_without_a_fitted_scale_the_scores_are_added_as_they_are(blend):
-    fresh = BlendedPredictor(blend.ensemble, len(SEEDS), blend.process, 0.25, blend.encoder, SPACE.ops)
+    fresh = BlendedPredictor(blend.ensemble, len(SEEDS), blend.process, 0.25, blend.encoder, SPACE.vocabulary)
     own, other = both(blend)
     assert score_cells(fresh, TABLE) == pytest.approx(0.75 * own + 0.25 * other, abs=1e-4)
 
@@ -117,7 +119,7 @@ def test_labels_of_one_seed_do_not_reach_another(checkpoint):
     other = LABEL.copy()
     other[1] = LABEL[1, ::-1]
     recipe = dataclasses.replace(RECIPE, dropout=0.0)
-    blends = (fit_predictor(recipe, SPACE.ops, checkpoint, EXAMPLES._replace(label=label))
+    blends = (fit_predictor(recipe, SPACE.vocabulary, checkpoint, EXAMPLES._replace(label=label))
               for label in (LABEL, other))
     before, after = (score_cells(blend, TABLE) for blend in blends)  # [S, N] each
     assert before[0] == pytest.approx(after[0], abs=1e-5) and np.abs(before[1] - after[1]).max() > 0.1
@@ -137,12 +139,12 @@ def test_scoring_in_chunks_and_of_some_rows(blend):
 def test_a_stored_predictor_scores_as_the_one_in_memory(tmp_path, checkpoint, share, capsys):
     """Loaded, and by --score, which takes the mean over the seeds."""
     config = finetune.Config(**TINY, kernel_share=share)
-    blend = fit_predictor(config, SPACE.ops, checkpoint, EXAMPLES)
+    blend = fit_predictor(config, SPACE.vocabulary, checkpoint, EXAMPLES)
     path, text = tmp_path / "predictor.pt", tmp_path / "cells.txt"
     save_predictor(path, [blend], checkpoint, space=SPACE.name, cell_marks=True, ops=list(SPACE.ops),
                    encoder=encoder_of(config, checkpoint))
     scores = score_cells(blend, TABLE)  # [S, N]
-    loaded = load_predictor(str(path))[1]
+    loaded = load_predictor(str(path), spaces.stored)[2]
     assert np.array_equal(score_cells(loaded, TABLE), scores)
     cells = np.argsort(scores.mean(0))[::20]  # [15], the worst first, with gaps that rounding does not close
     text.write_text("\n".join(KEYS[cell] for cell in cells))
@@ -158,7 +160,8 @@ def test_a_predictor_without_process_and_seeds_is_one_ensemble(tmp_path, blend):
     save_checkpoint(path, space="nasbench201", ops=list(SPACE.ops), encoder=encoder,
                     weights=[blend.ensemble.member(i) for i in range(4)])
     expected = score_ensemble(blend.ensemble, TABLE).mean(0)  # [N]
-    assert score_cells(load_predictor(str(path))[1], TABLE)[0] == pytest.approx(expected, abs=1e-5)
+    _, _, loaded = load_predictor(str(path), spaces.stored)
+    assert score_cells(loaded, TABLE)[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_share_is_a_setting_of_finetune(tmp_path):

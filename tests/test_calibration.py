@@ -56,7 +56,7 @@ def test_the_process_expects_a_label_and_its_noise(rng, monkeypatch):
     """On labels drawn from the process itself the intervals of the posterior cover what they say."""
     space = spaces.get("nasbench201")
     cells = Batch.of(space.encode(space.sample(400, rng)))
-    view, = kernel_features(None, cells, space.ops)
+    view, = kernel_features(None, cells, space.vocabulary)
     (mean, scale), = length_scales([view])
     scale = scale / 3  # narrow: of a wide kernel one draw varies less than the process
     points = ((view - mean) / scale).double()
@@ -66,7 +66,7 @@ def test_the_process_expects_a_label_and_its_noise(rng, monkeypatch):
     process = GaussianProcess.fit([view[:100].expand(40, -1, -1)], [(mean, scale)], label)
     monkeypatch.setattr(calibration, "fit_gaussian_process", lambda *_: (process, None))
     examples = Examples(cells, np.tile(np.arange(100), (40, 1)), label, list(range(40)))
-    middle, std = calibration.process_posterior(space.ops, None, examples, np.arange(100, 400))
+    middle, std = calibration.process_posterior(space.vocabulary, None, examples, np.arange(100, 400))
     place = np.stack([calibration.normal_scores(drawn[100:, i].numpy(), label[i]) for i in range(40)])
     measured = calibration.measures((place - middle).ravel(), std.ravel())
     assert measured["coverage50"] == pytest.approx(0.5, abs=0.03)

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 import finetune
 import pretrain
+import spaces
 from models.batch import Batch
 from models.predictor.file import load_predictor
 from models.predictor.fit import score_cells
@@ -79,7 +80,7 @@ def test_numbers_are_printed_whole_if_there_is_no_terminal(tmp_path, labels, cap
 def test_the_numbers_are_those_of_the_saved_predictor(tmp_path, labels):
     """tau and precision worked out again, from predictor.pt and the evaluation cells of each seed."""
     result, _ = train(tmp_path, labels)
-    _, blend = load_predictor(str(tmp_path / "predictor.pt"))
+    _, _, blend = load_predictor(str(tmp_path / "predictor.pt"), spaces.stored)
     scores = score_cells(blend, Batch.of(SPACE.encode_keys(KEYS)))  # [S, N]
     table = read_labels(labels, SPACE)
     tau, precision = [], []

@@ -44,7 +44,7 @@ def test_cells_of_ones_own_are_ranked(tmp_path, predictor, capsys):
     (tmp_path / "cells.txt").write_text(f"{cells[1]}\n\n {cells[3]} \n{cells[4]}\n  \n{cells[6]}")
     assert finetune.main([*SCORE, str(tmp_path / "cells.txt"), "--predictor", predictor]) is None
     rows = ranking(capsys.readouterr().out)
-    _, blend = load_predictor(predictor)
+    _, _, blend = load_predictor(predictor, spaces.stored)
     table = Batch.of(SPACE.encode([SPACE.parse(cell) for cell in cells.values()]))
     expected = score_cells(blend, table).mean(0)
     by_line = dict(zip(cells, expected))
@@ -108,7 +108,7 @@ def test_every_cell_is_written_in_rank_order(tmp_path, predictor, out, capsys):
         given = cells[row["line"] // 2]
         assert row["given"] == given and row["cell"] == SPACE.text(SPACE.parse(given))
     table = Batch.of(SPACE.encode([SPACE.parse(cell) for cell in cells]))
-    expected = score_cells(load_predictor(predictor)[1], table).mean(0)
+    expected = score_cells(load_predictor(predictor, spaces.stored)[2], table).mean(0)
     found = [row["score"] for row in rows]
     assert found == sorted(found, reverse=True)
     assert found == pytest.approx([expected[row["line"] // 2] for row in rows], abs=1e-6)

@@ -37,7 +37,7 @@ def test_it_is_what_finetune_fits(predictor):
     anywhere = SPACE.sample(REFERENCE, np.random.default_rng(0))
     table = Batch.of(SPACE.encode([*ARCHS[:N], *anywhere]))
     examples = Examples(table, np.arange(N)[None], ACCURACY[None, :N], [0])
-    blended = fit_predictor(PredictorRecipe(), SPACE.ops, load_encoder("default", SPACE), examples)
+    blended = fit_predictor(PredictorRecipe(), SPACE.vocabulary, load_encoder("default", SPACE), examples)
     assert np.allclose(score_cells(blended, table, np.arange(N))[0], predictor.score(KEYS[:N]), atol=1e-5)
 
 

@@ -38,7 +38,7 @@ def small_encoder(space) -> torch.nn.Module:
 @pytest.fixture(scope="module")
 def properties_of_cells() -> list[torch.Tensor]:
     """[N, P], the one feature if there is no encoder."""
-    return kernel_features(None, toy()[0], SPACE.ops)
+    return kernel_features(None, toy()[0], SPACE.vocabulary)
 
 
 # The formula ------------------------------------------------------------------------------------------------
@@ -141,8 +141,8 @@ def test_a_feature_that_never_varies_changes_no_order(properties_of_cells):
 
 def test_the_features_are_the_properties_and_the_embedding():
     table, encoder = toy()[0], small_encoder(SPACE)
-    alone = kernel_features(None, table, SPACE.ops)
-    properties, embedding = kernel_features(encoder, table, SPACE.ops, chunk=70)
+    alone = kernel_features(None, table, SPACE.vocabulary)
+    properties, embedding = kernel_features(encoder, table, SPACE.vocabulary, chunk=70)
     assert len(alone) == 1 and torch.equal(alone[0], properties)
     assert embedding.shape == (CELLS, encoder.readout_width)
     assert torch.allclose(embedding, encoder.embed(table), atol=1e-5)
@@ -153,7 +153,7 @@ def test_isomorphic_graphs_get_equal_scores(rng):
     graphs, encoder = space.table(80, rng), small_encoder(space)
     drawn, _ = redrawn(graphs)
     assert not torch.equal(drawn.adj, graphs.adj)
-    seen, again = (kernel_features(encoder, Batch.of(cells), space.ops) for cells in (graphs, drawn))
+    seen, again = (kernel_features(encoder, Batch.of(cells), space.vocabulary) for cells in (graphs, drawn))
     process = fit(seen, np.arange(40)[None], rng.normal(size=(1, 40)))
     assert torch.allclose(process(again), process(seen), atol=1e-3) and process(seen).std() > 0.1
 

@@ -103,6 +103,7 @@ def test_a_predictor_of_its_own_takes_the_place_of_both(history, candidates):
     posterior, _ = ask(1, history, candidates)
     seeds = [mix(ask.settings.seed, 1, member) for member in range(2)]
     table = ask.encode([query.arch for query in history] + candidates)
-    mean, std = agreement(own(table, NB201.ops, np.array([query.validation for query in history]), seeds))
+    known = np.array([query.validation for query in history])
+    mean, std = agreement(own(table, NB201.vocabulary, known, seeds))
     np.testing.assert_array_equal(posterior.mean, mean[len(history):])
     np.testing.assert_array_equal(posterior.std, std[len(history):])

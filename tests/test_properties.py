@@ -40,7 +40,7 @@ def by_hand() -> Batch:
 # By hand ----------------------------------------------------------------------------------------------------
 
 def test_costs_of_vertices(by_hand):
-    facts = {name: fact[0].tolist() for name, fact in vertex_facts(by_hand, CELL.ops).items()}
+    facts = {name: fact[0].tolist() for name, fact in vertex_facts(by_hand, CELL.vocabulary).items()}
     assert facts["log width"] == log(1, 0.5, 0.5, 0.5, 1)
     # A projection of the input is as costly as what it feeds is wide; the output has one of its own.
     assert facts["log parameters"] == log(0, 9 / 4 + 0.5, 1 / 4 + 0.5, 0, 1)
@@ -48,7 +48,7 @@ def test_costs_of_vertices(by_hand):
 
 
 def test_shape_around_vertices(by_hand):
-    facts = {name: fact[0].tolist() for name, fact in vertex_facts(by_hand, CELL.ops).items()}
+    facts = {name: fact[0].tolist() for name, fact in vertex_facts(by_hand, CELL.vocabulary).items()}
     assert facts["fan-in"] == [0, 1, 1, 1, 3] and facts["fan-out"] == [3, 1, 1, 1, 0]
     assert facts["ancestors"] == [0, 1, 1, 2, 4] and facts["descendants"] == [4, 2, 1, 1, 0]
     assert facts["most vertices before"] == [1, 2, 2, 3, 4]
@@ -62,7 +62,7 @@ def test_shape_around_vertices(by_hand):
 
 
 def test_facts_of_a_cell(by_hand):
-    facts = {name: fact.item() for name, fact in facts_of_cell(by_hand, CELL.ops).items()}
+    facts = {name: fact.item() for name, fact in facts_of_cell(by_hand, CELL.vocabulary).items()}
     costly = ("log parameters", "log spatial parameters", "log pointwise parameters", "log projections",
               "log work", "log width")
     assert [facts[name] for name in costly] == log(4.5, 2.25, 0.25, 2, 4.5 + 9 / 2 / 64, 0.5)
@@ -74,7 +74,8 @@ def test_facts_of_a_cell(by_hand):
 
 
 def test_a_cell_without_an_inner_vertex_is_one_projection():
-    facts = {name: fact.item() for name, fact in facts_of_cell(graph([0, 4], [(0, 1)]), CELL.ops).items()}
+    facts = facts_of_cell(graph([0, 4], [(0, 1)]), CELL.vocabulary)
+    facts = {name: fact.item() for name, fact in facts.items()}
     assert facts["log parameters"] == facts["log projections"] == facts["log width"] == 0
     assert facts["input feeds output"] == 1
 
@@ -82,11 +83,11 @@ def test_a_cell_without_an_inner_vertex_is_one_projection():
 def test_what_only_none_leads_to_is_dead_but_has_parameters():
     """0 -3x3-> 1 -none-> 3, 0 -1x1-> 3: of the convolutions only the second is on a path."""
     batch = Batch.of(DIGITS.encode([(3, 0, 0, 2, 0, 0), (0, 0, 0, 0, 0, 0)]))
-    facts = {name: fact.tolist() for name, fact in facts_of_cell(batch, DIGITS.ops).items()}
+    facts = {name: fact.tolist() for name, fact in facts_of_cell(batch, DIGITS.vocabulary).items()}
     assert facts["log parameters"] == log(10, 0) and facts["log parameters alive"] == log(1, 0)
     assert facts["vertices"] == [3, 0] and facts["edges"] == [2, 0] and facts["most convolutions"] == [1, 0]
     assert facts["most reach"] == [0, 0] and facts["number of nor_conv_3x3"] == [0, 0]
-    assert vertex_facts(batch, DIGITS.ops)["live"][0].tolist() == [1, 0, 0, 0, 1, 0, 0, 1]
+    assert vertex_facts(batch, DIGITS.vocabulary)["live"][0].tolist() == [1, 0, 0, 0, 1, 0, 0, 1]
 
 
 def test_a_darts_cell_has_facts_of_both_its_cells():
@@ -96,7 +97,7 @@ def test_a_darts_cell_has_facts_of_both_its_cells():
     flat = "|".join(["skip_connect~0+skip_connect~1"] * 4)
     both, swapped = cell_properties(Batch.of(space.encode_keys([f"{deep}//{flat}", f"{flat}//{deep}"])),
                                     space.ops)
-    names = list(facts_of_cell(Batch.of(space.encode_keys([f"{deep}//{flat}"])), space.ops))
+    names = list(facts_of_cell(Batch.of(space.encode_keys([f"{deep}//{flat}"])), space.vocabulary))
     normal, reduction = (dict(zip(names, half.tolist())) for half in both.chunk(2))
     assert normal["most reach"] == 16 and normal["most convolutions"] == 4
     assert normal["least convolutions"] == 0
@@ -124,7 +125,7 @@ def nasbench_widths(adj: np.ndarray) -> list[float]:
 
 def test_widths_follow_the_rule_of_nasbench(rng):
     batch = Batch.of(CELL.table(300, rng))
-    width = vertex_facts(batch, CELL.ops)["log width"].exp()  # [N, V]
+    width = vertex_facts(batch, CELL.vocabulary)["log width"].exp()  # [N, V]
     for row, adj, n in zip(width, batch.adj.numpy(), batch.node_mask.sum(1).tolist()):
         assert row[:n].tolist() == pytest.approx(nasbench_widths(adj[:n, :n]))
 
@@ -133,7 +134,7 @@ def test_parameters_of_nasbench201_are_those_of_the_networks(shared_data):
     """A line in what the table of its networks says; one cell in a hundred is off there."""
     with gzip.open(shared_data / "nasbench201.csv.gz", "rt") as file:
         rows = list(csv.DictReader(file))
-    own, _, _ = costs(Batch.of(DIGITS.encode_keys([row["arch"] for row in rows])), DIGITS.ops)
+    own, _, _ = costs(Batch.of(DIGITS.encode_keys([row["arch"] for row in rows])), DIGITS.vocabulary)
     ours, theirs = own.sum(1).numpy(), np.array([float(row["params_million"]) for row in rows])
     unit, rest = 5 * (16**2 + 32**2 + 64**2) / 1e6, 0.0733
     assert (np.abs(rest + unit * ours - theirs) < 0.01).mean() > 0.98
@@ -146,11 +147,13 @@ def test_isomorphic_graphs_have_the_same_properties(rng):
     other, orders = redrawn(graphs)
     batch, drawn = Batch.of(graphs), Batch.of(other)
     assert not torch.equal(batch.adj, drawn.adj)
-    assert torch.allclose(cell_properties(drawn, CELL.ops), cell_properties(batch, CELL.ops), atol=1e-5)
-    moved = torch.stack([row[order] for row, order in zip(properties(batch, CELL.ops), orders)])
-    assert torch.allclose(properties(drawn, CELL.ops), moved, atol=1e-5)
+    of_both = [cell_properties(each, CELL.vocabulary) for each in (drawn, batch)]
+    assert torch.allclose(*of_both, atol=1e-5)
+    moved = torch.stack([row[order] for row, order in zip(properties(batch, CELL.vocabulary), orders)])
+    assert torch.allclose(properties(drawn, CELL.vocabulary), moved, atol=1e-5)
 
 
 def test_chunks_change_nothing(rng):
     batch = Batch.of(CELL.table(50, rng))
-    assert torch.equal(cell_properties(batch, CELL.ops, chunk=7), cell_properties(batch, CELL.ops))
+    chunked = cell_properties(batch, CELL.vocabulary, chunk=7)
+    assert torch.equal(chunked, cell_properties(batch, CELL.vocabulary))

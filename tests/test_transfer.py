@@ -98,11 +98,11 @@ def test_a_predictor_goes_on_from_another(tmp_path):
     """Its members are the start, head and all: with no step worth the name they are the result too."""
     recipe = PredictorRecipe(width=16, layers=1, heads=2, epochs=2, members=2, kernel_share=0.0)
     examples = Examples(TABLE, ROWS, LABEL, [5, 6])
-    ensemble = fit_predictor(recipe, SPACE.ops, None, examples).ensemble
+    ensemble = fit_predictor(recipe, SPACE.vocabulary, None, examples).ensemble
     stored = [ensemble.member(i) for i in range(4)]
     start = {"encoder": encoder_of(recipe, None), "ops": list(SPACE.ops), "weights": None, "members": stored}
     still = PredictorRecipe(members=2, epochs=1, lr_encoder=0.0, lr_predictor=0.0, kernel_share=0.5)
-    blend = fit_predictor(still, SPACE.ops, start, examples)
+    blend = fit_predictor(still, SPACE.vocabulary, start, examples)
     assert blend.encoder is None and blend.process is not None
     for i in range(4):
         assert all(torch.equal(value, stored[i][name]) for name, value in blend.ensemble.member(i).items())

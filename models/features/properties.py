@@ -1,7 +1,8 @@
 """Analytic properties of architectures, from the graph alone: depth, width, receptive field, cost.
 
 They are targets of the pretext task `properties` (T numbers per vertex) and features of whole cells for any
-predictor. Nothing here reads a label or knows a space: COSTS describes each operation of a vocabulary.
+predictor. Nothing here reads a label or knows a space: a vocabulary says what each operation computes, in the
+terms of `spaces.operations`.
 
 N graphs, V vertices, T numbers per vertex, P numbers per cell. Widths are in channels of the cell's output,
 C; parameters and multiplications (per pixel) in C^2; the reach of a path is the number of pixels by which it
@@ -10,6 +11,7 @@ widens the receptive field. A vertex is dead if every path from an input to an o
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -17,50 +19,63 @@ import torch.nn.functional as F
 
 from models.batch import Batch
 from models.features.flow import extremes, turned
+from models.features.vocabulary import Description, Vocabulary
 
 CHANNELS = 64  # C, for costs that grow with C and not with C^2
+EVERYWHERE = 31  # reach of an operation that sees the whole image, here of 32 x 32 pixels
 SMALLEST = 0.01  # costs below a hundredth of a 1x1 convolution are alike in a logarithm
 
 
-class Operation(NamedTuple):
+class Effect(NamedTuple):
     """The effect and the cost of an operation."""
 
-    reach: int = 0  # pixels that it adds to the receptive field
+    reach: float = 0  # pixels that it adds to the receptive field
     layers: int = 0  # convolutions, one after the other
-    per_pair: int = 0  # parameters per input and output channel
-    per_channel: int = 0  # parameters per channel
+    per_pair: float = 0  # parameters per input and output channel
+    per_channel: float = 0  # parameters per channel
     window: int = 0  # pixels read per channel and pixel without parameters
     blocks: bool = False  # nothing passes
     divided: bool = False  # works on a share of the output's channels: `channel_shares`
 
 
-def separable(k: int, dilation: int = 1, times: int = 1) -> Operation:
-    """Depthwise k x k, then pointwise; `times` in a row."""
-    return Operation(times * dilation * (k - 1), times, per_pair=times, per_channel=times * k * k)
+def convolution(does: Description) -> Effect:
+    times, area = does["repeats"], does["kernel"]**2
+    reach = times * does["dilation"] * (does["kernel"] - 1)
+    depthwise, wide = does["groups"] == "channels", does["expansion"]
+    if wide is None:
+        pairs = (0 if depthwise else area / does["groups"]) + does["pointwise"]
+        return Effect(reach, times, times * pairs, times * area * depthwise, divided=does["divides"])
+    pairs = 2 * wide + (0 if depthwise else area * wide**2 / does["groups"])
+    return Effect(reach, 2 * times, times * pairs, times * area * wide * depthwise)
 
 
-COSTS = {
-    "input": Operation(), "input1": Operation(), "input2": Operation(), "output": Operation(),
-    "skip_connect": Operation(), "none": Operation(blocks=True),
-    "conv3x3-bn-relu": Operation(2, 1, per_pair=9, divided=True), "nor_conv_3x3": Operation(2, 1, per_pair=9),
-    "conv1x1-bn-relu": Operation(0, 1, per_pair=1, divided=True), "nor_conv_1x1": Operation(0, 1, per_pair=1),
-    "maxpool3x3": Operation(2, window=9, divided=True),
-    "max_pool_3x3": Operation(2, window=9), "avg_pool_3x3": Operation(2, window=9),
-    "sep_conv_3x3": separable(3, times=2), "sep_conv_5x5": separable(5, times=2),
-    "dil_conv_3x3": separable(3, dilation=2), "dil_conv_5x5": separable(5, dilation=2),
+def linear(does: Description) -> Effect:
+    wide = does["expansion"]
+    return Effect(layers=1, per_pair=1) if wide is None else Effect(layers=2, per_pair=2 * wide)
+
+
+EFFECTS: dict[str, Callable[[Description], Effect]] = {  # by the kind of the operation
+    "input": lambda does: Effect(),
+    "output": lambda does: Effect(),
+    "identity": lambda does: Effect(),
+    "zero": lambda does: Effect(blocks=True),
+    "convolution": convolution,
+    "pooling": lambda does: Effect(does["kernel"] - 1, window=does["kernel"]**2, divided=does["divides"]),
+    "attention": lambda does: Effect(EVERYWHERE, 1, per_pair=4),
+    "linear": linear,
 }
 
 
-def properties(batch: Batch, names: tuple[str, ...]) -> torch.Tensor:
-    """N graphs over the vocabulary `names` -> float[N, V, T], zero at padding.
+def properties(batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:
+    """N graphs over a vocabulary -> float[N, V, T], zero at padding.
 
-    The columns are the keys of `vertex_facts`. Raises ValueError if COSTS lacks an operation.
+    The columns are the keys of `vertex_facts`.
     """
-    return torch.stack(list(vertex_facts(batch, names).values()), dim=-1)  # [N, V, T]
+    return torch.stack(list(vertex_facts(batch, vocabulary).values()), dim=-1)  # [N, V, T]
 
 
-def cell_properties(batch: Batch, names: tuple[str, ...], chunk: int = 16384) -> torch.Tensor:
-    """N graphs over the vocabulary `names` -> float[N, P], equal for isomorphic graphs.
+def cell_properties(batch: Batch, vocabulary: Vocabulary, chunk: int = 16384) -> torch.Tensor:
+    """N graphs over a vocabulary -> float[N, P], equal for isomorphic graphs.
 
     The columns are the keys of `cell_facts`, for each marked cell in turn (DARTS: the normal, then the
     reduction cell). Nothing is standardised, and a column may be constant over a space.
@@ -69,25 +84,25 @@ def cell_properties(batch: Batch, names: tuple[str, ...], chunk: int = 16384) ->
     pieces = []
     for rows in torch.arange(batch.num_graphs, device=batch.ops.device).split(chunk):
         piece = batch.rows(rows)
-        of_vertices = vertex_facts(piece, names)
-        facts = [fact for cell in cells for fact in cell_facts(piece, names, of_vertices, cell).values()]
+        of_vertices = vertex_facts(piece, vocabulary)
+        facts = [fact for cell in cells for fact in cell_facts(piece, vocabulary, of_vertices, cell).values()]
         pieces.append(torch.stack(facts, dim=-1))  # [n, P]
     return torch.cat(pieces)
 
 
-def property_targets(batch: Batch, names: tuple[str, ...]) -> torch.Tensor:
+def property_targets(batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:
     """float[N, V, T + P]: the `properties` of each vertex beside the `cell_properties` of its graph."""
-    of_cell = cell_properties(batch, names)[:, None] * batch.node_mask[..., None]  # [N, V, P]
-    return torch.cat([properties(batch, names), of_cell], dim=-1)
+    of_cell = cell_properties(batch, vocabulary)[:, None] * batch.node_mask[..., None]  # [N, V, P]
+    return torch.cat([properties(batch, vocabulary), of_cell], dim=-1)
 
 
-def vertex_facts(batch: Batch, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
+def vertex_facts(batch: Batch, vocabulary: Vocabulary) -> dict[str, torch.Tensor]:
     """{name: float[N, V]}; `before`: on the paths from the inputs to a vertex, `after`: on to the outputs."""
-    does = lookup(batch, names)
+    does = lookup(batch, vocabulary)
     live = alive(batch, does["blocks"])  # [N, V]
     adj = batch.adj * live[:, :, None] * live[:, None, :]  # [N, V, V]
     reaches = downstream(adj)  # [N, V, V]
-    own, projection, work = costs(batch, names)  # [N, V] each
+    own, projection, work = costs(batch, vocabulary)  # [N, V] each
     facts = {
         "fan-in": adj.sum(1),
         "fan-out": adj.sum(2),
@@ -108,13 +123,13 @@ def vertex_facts(batch: Batch, names: tuple[str, ...]) -> dict[str, torch.Tensor
     return {name: fact * batch.node_mask for name, fact in facts.items()} | {"live": live}
 
 
-def cell_facts(batch: Batch, names: tuple[str, ...], facts: dict[str, torch.Tensor], cell: int = 0) -> dict:
+def cell_facts(batch: Batch, vocabulary: Vocabulary, facts: dict[str, torch.Tensor], cell: int = 0) -> dict:
     """{name: float[N]} of the cell that the vertices with the mark `cell` form. facts: the `vertex_facts`."""
-    does, source = lookup(batch, names), batch.is_input.float()
+    does, source = lookup(batch, vocabulary), batch.is_input.float()
     mine = (batch.node_mask & (batch.marks == cell)).float()  # [N, V]
     live = facts["live"] * mine
     ends = live * (facts["fan-out"] == 0)  # [N, V]
-    own, projection, work = costs(batch, names)  # [N, V] each
+    own, projection, work = costs(batch, vocabulary)  # [N, V] each
     convolves, looks = does["layers"] > 0, does["reach"] > 0
 
     def logged(cost):
@@ -143,21 +158,17 @@ def cell_facts(batch: Batch, names: tuple[str, ...], facts: dict[str, torch.Tens
     }
     ways = {name.removesuffix(" before"): largest(fact, ends)
             for name, fact in facts.items() if name.endswith(" before")}
-    counts = (F.one_hot(batch.ops.long(), len(names)) * live[..., None]).sum(1)  # [N, K]
+    counts = (F.one_hot(batch.ops.long(), len(vocabulary)) * live[..., None]).sum(1)  # [N, K]
     return costly | shape | ways | {
-        f"number of {name}": count for name, count in zip(names, counts.unbind(-1))}
+        f"number of {name}": count for name, count in zip(vocabulary, counts.unbind(-1))}
 
 
-def lookup(batch: Batch, names: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """{field of Operation: float[N, V]}, zero at padding."""
-    unknown = [name for name in names if name not in COSTS]
-    if unknown:
-        raise ValueError(f"models/features/properties.py does not know what operation {unknown[0]!r} does: "
-                         "add it to COSTS")
-    table = torch.tensor(
-        [COSTS[name] for name in names], dtype=torch.float32, device=batch.ops.device)  # [K, F]
+def lookup(batch: Batch, vocabulary: Vocabulary) -> dict[str, torch.Tensor]:
+    """{field of Effect: float[N, V]}, zero at padding."""
+    effects = [EFFECTS[does["is"]](does) for does in vocabulary.values()]
+    table = torch.tensor(effects, dtype=torch.float32, device=batch.ops.device)  # [K, F]
     fields = table[batch.ops.long()] * batch.node_mask[..., None]  # [N, V, F]
-    return dict(zip(Operation._fields, fields.unbind(-1)))
+    return dict(zip(Effect._fields, fields.unbind(-1)))
 
 
 def alive(batch: Batch, blocks: torch.Tensor) -> torch.Tensor:
@@ -191,18 +202,18 @@ def channel_shares(batch: Batch, divided: torch.Tensor) -> torch.Tensor:
     return torch.where(divided > 0, share, 1.0)
 
 
-def costs(batch: Batch, names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def costs(batch: Batch, vocabulary: Vocabulary) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Costs of each vertex in C^2, float[N, V] each, without normalisation and additions.
 
     Parameters of the operation, parameters of its projection, and multiplications per pixel of both. If
     operations divide the output's channels, an input is projected (1x1) to the width of each vertex that it
     feeds.
     """
-    does = lookup(batch, names)
+    does = lookup(batch, vocabulary)
     width = channel_shares(batch, does["divided"])  # [N, V]
     own = does["per_pair"] * width**2 + does["per_channel"] * width / CHANNELS  # [N, V]
     projection = torch.zeros_like(own)
-    if any(COSTS[name].divided for name in names):
+    if any(does.get("divides") for does in vocabulary.values()):
         projection = (batch.is_input.float()[:, None] @ batch.adj.float())[:, 0] * width  # [N, V]
     return own, projection, own + projection + does["window"] * width / CHANNELS
 

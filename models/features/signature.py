@@ -15,26 +15,30 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from models.features.vocabulary import Description, Vocabulary
+
 IMAGES, CHANNELS, PIXELS = 8, 6, 6
 SIGNATURE = IMAGES * (IMAGES - 1) // 2 + 4
+Draw = Callable[[int, int, int], torch.Tensor]  # draw(out, in, k): filters [out, in, k, k]
 
 
-def signatures(ops, adj, node_mask, names: tuple[str, ...], chunk: int = 512) -> torch.Tensor:
+def signatures(ops, adj, node_mask, vocabulary: Vocabulary, chunk: int = 512) -> torch.Tensor:
     """uint8 ops [N, V], uint8 adj [N, V, V], bool node_mask [N, V] -> float[N, V, S], zero at padding.
 
-    ops are indices into `names`. All vertices of one operation and depth share their weights, so isomorphic
-    graphs have equal signatures.
+    ops are indices into the vocabulary. All vertices of one operation and depth share their weights, so
+    isomorphic graphs have equal signatures.
     """
-    pieces = [simulate(o, a, r, names)
+    pieces = [simulate(o, a, r, vocabulary)
               for o, a, r in zip(ops.split(chunk), adj.split(chunk), node_mask.split(chunk))]
     return torch.cat(pieces)
 
 
 def simulate(ops: torch.Tensor, adj: torch.Tensor, node_mask: torch.Tensor,
-             names: tuple[str, ...]) -> torch.Tensor:
+             vocabulary: Vocabulary) -> torch.Tensor:
     """Computes one chunk of `signatures`."""
     count, vertices = ops.shape
     device = ops.device
+    kinds = list(vocabulary.values())
     draw = Weights(device)
     stem = [draw.images(i) for i in range(2)]  # images at the first and second input of a cell, [I, C, X, X]
     maps = ops.new_zeros(
@@ -47,15 +51,15 @@ def simulate(ops: torch.Tensor, adj: torch.Tensor, node_mask: torch.Tensor,
             "nu,nuicxy->nicxy", feeds / feeds.sum(1, keepdim=True).clamp(min=1).sqrt(), maps[:, :v])
         depth[:, v] = ((depth[:, :v] + 1) * feeds.long()).amax(1) if v else 0
         for operation in ops[:, v].unique().tolist():
-            operate = operation_of(names[operation])
+            does = kinds[operation]
             for level in depth[ops[:, v] == operation, v].unique().tolist():
                 chosen = (ops[:, v] == operation) & (depth[:, v] == level) & node_mask[:, v]  # [N]
-                if names[operation].startswith("input"):
-                    maps[chosen, v] = stem[names[operation] == "input2"]
+                if does["is"] == "input":
+                    maps[chosen, v] = stem[does["number"]]
                 elif chosen.any():
                     flat = received[chosen].flatten(0, 1)  # [n I, C, X, X]
-                    out = operate(flat, draw.of(operation, level)).view(-1, IMAGES, CHANNELS, PIXELS, PIXELS)
-                    maps[chosen, v] = out
+                    out = SIMULATIONS[does["is"]](flat, draw.of(operation, level), does)
+                    maps[chosen, v] = out.view(-1, IMAGES, CHANNELS, PIXELS, PIXELS)
         signature[:, v] = describe(maps[:, v])
     return signature * node_mask[..., None]
 
@@ -71,7 +75,7 @@ class Weights:
         noise = torch.randn(IMAGES, CHANNELS, PIXELS, PIXELS, generator=torch.Generator().manual_seed(seed))
         return 3 * F.avg_pool2d(noise, 3, 1, 1).to(self.device)
 
-    def of(self, operation: int, level: int) -> Callable[..., torch.Tensor]:
+    def of(self, operation: int, level: int) -> Draw:
         """draw(out, in, k): filters with He-scaled normal entries, [out, in, k, k]."""
         stream = torch.Generator().manual_seed(1000 * (operation + 1) + level)
 
@@ -112,48 +116,76 @@ def normalised(x: torch.Tensor) -> torch.Tensor:
     return ((x - mean) / (var + 1e-5).sqrt()).flatten(0, 1)
 
 
-def convolve(x, draw, k: int, dilation: int = 1, separable: bool = False):
-    """k x k convolution that keeps the size; separable: depthwise, then pointwise."""
-    padding = dilation * (k // 2)
-    if not separable:
-        return F.conv2d(x, draw(CHANNELS, CHANNELS, k), padding=padding, dilation=dilation)
-    x = F.conv2d(x, draw(CHANNELS, 1, k), padding=padding, dilation=dilation, groups=CHANNELS)
-    return F.conv2d(x, draw(CHANNELS, CHANNELS, 1))
+# Operations: feature maps x [n I, C, X, X], weights from draw(out, in, k) -----------------------------------
+
+def convolution(x: torch.Tensor, draw: Draw, does: Description) -> torch.Tensor:
+    once = convolved if does["expansion"] is None else bottleneck
+    for _ in range(does["repeats"]):
+        x = shrunk(once(x, draw, does), does["stride"]) + (x if does["residual"] else 0)
+    return x
 
 
-def conv_norm_relu(k: int):  # the order of NAS-Bench-101
-    return lambda x, draw: normalised(convolve(x, draw, k)).relu()
+def convolved(x: torch.Tensor, draw: Draw, does: Description) -> torch.Tensor:
+    before = does["order"] == "relu-conv-norm"
+    x = filtered(x.relu() if before else x, draw, does)
+    if does["pointwise"]:
+        x = F.conv2d(x, draw(CHANNELS, CHANNELS, 1))
+    return normalised(x) if before else normalised(x).relu()
 
 
-def relu_conv_norm(k: int, **kind):  # the order of NAS-Bench-201 and DARTS
-    return lambda x, draw: normalised(convolve(x.relu(), draw, k, **kind))
+def bottleneck(x: torch.Tensor, draw: Draw, does: Description) -> torch.Tensor:
+    """1 x 1 to the expanded width, the kernel, 1 x 1 back; the last is linear (Sandler et al., CVPR 2018)."""
+    wide = max(1, round(CHANNELS * does["expansion"]))
+    x = normalised(F.conv2d(x, draw(wide, CHANNELS, 1))).relu()
+    x = normalised(filtered(x, draw, does)).relu()
+    return normalised(F.conv2d(x, draw(CHANNELS, wide, 1)))
 
 
-def twice(operate):
-    return lambda x, draw: operate(operate(x, draw), draw)
+def filtered(x: torch.Tensor, draw: Draw, does: Description) -> torch.Tensor:
+    """kernel x kernel convolution that keeps size and channels."""
+    k, dilation, channels = does["kernel"], does["dilation"], x.shape[1]
+    groups = channels if does["groups"] == "channels" else math.gcd(does["groups"], channels)
+    weights = draw(channels, channels // groups, k)
+    return F.conv2d(x, weights, padding=dilation * (k // 2), dilation=dilation, groups=groups)
 
 
-SIMULATIONS = {
-    "conv3x3-bn-relu": conv_norm_relu(3),
-    "conv1x1-bn-relu": conv_norm_relu(1),
-    "nor_conv_3x3": relu_conv_norm(3),
-    "nor_conv_1x1": relu_conv_norm(1),
-    "sep_conv_3x3": twice(relu_conv_norm(3, separable=True)),
-    "sep_conv_5x5": twice(relu_conv_norm(5, separable=True)),
-    "dil_conv_3x3": relu_conv_norm(3, dilation=2, separable=True),
-    "dil_conv_5x5": relu_conv_norm(5, dilation=2, separable=True),
-    "maxpool3x3": lambda x, draw: F.max_pool2d(x, 3, 1, 1),
-    "max_pool_3x3": lambda x, draw: normalised(F.max_pool2d(x, 3, 1, 1)),
-    "avg_pool_3x3": lambda x, draw: F.avg_pool2d(x, 3, 1, 1),
-    "none": lambda x, draw: torch.zeros_like(x),
-    "skip_connect": lambda x, draw: x,
-    "output": lambda x, draw: x,
+def pooling(x: torch.Tensor, draw: Draw, does: Description) -> torch.Tensor:
+    pool, k = (F.max_pool2d if does["of"] == "max" else F.avg_pool2d), does["kernel"]
+    x = pool(x, k, 1, k // 2)
+    return shrunk(normalised(x) if does["norm"] else x, does["stride"])
+
+
+def attention(x: torch.Tensor, draw: Draw, does: Description) -> torch.Tensor:
+    """Pixels attend to each other by the likeness of their projections; 6 channels hold few heads."""
+    heads = math.gcd(does["heads"], CHANNELS)
+    query, key, value = F.conv2d(normalised(x), draw(3 * CHANNELS, CHANNELS, 1)).flatten(2).unflatten(
+        1, (3, heads, -1)).transpose(-1, -2).unbind(1)  # [n I, heads, XX, C / heads] each
+    mixed = F.scaled_dot_product_attention(query, key, value).transpose(-1, -2).reshape(x.shape)
+    return F.conv2d(mixed, draw(CHANNELS, CHANNELS, 1)) + (x if does["residual"] else 0)
+
+
+def linear(x: torch.Tensor, draw: Draw, does: Description) -> torch.Tensor:
+    wide = CHANNELS if does["expansion"] is None else max(1, round(CHANNELS * does["expansion"]))
+    y = F.conv2d(x, draw(wide, CHANNELS, 1))
+    if does["expansion"] is not None:
+        y = F.conv2d(y.relu(), draw(CHANNELS, wide, 1))
+    return y + (x if does["residual"] else 0)
+
+
+def shrunk(x: torch.Tensor, stride: int) -> torch.Tensor:
+    """Every stride-th pixel, spread over the places of those left out, as all maps have one size."""
+    if stride == 1:
+        return x
+    few = x[..., ::stride, ::stride]
+    return few.repeat_interleave(stride, -1).repeat_interleave(stride, -2)[..., :PIXELS, :PIXELS]
+
+
+SIMULATIONS: dict[str, Callable[[torch.Tensor, Draw, Description], torch.Tensor]] = {  # by kind
+    "output": lambda x, draw, does: x,
+    "identity": lambda x, draw, does: x,
+    "zero": lambda x, draw, does: torch.zeros_like(x),
+    "convolution": convolution,
+    "pooling": pooling,
+    "attention": attention,
+    "linear": linear,
 }
-
-
-def operation_of(name: str) -> Callable:
-    """The simulation of an operation on feature maps. Raises ValueError if it is not in SIMULATIONS."""
-    if name not in SIMULATIONS and not name.startswith("input"):
-        raise ValueError(f"models/features/signature.py does not know what operation {name!r} does: "
-                         "add it to SIMULATIONS")
-    return SIMULATIONS.get(name)

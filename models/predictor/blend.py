@@ -4,12 +4,11 @@ S seeds, m members of each, M = S m, B cells.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import nn
 
 from models.batch import Batch
+from models.features.vocabulary import Vocabulary
 from models.predictor.ensemble import Ensemble
 from models.predictor.gaussian_process import GaussianProcess, kernel_features, reference_cells
 
@@ -22,15 +21,15 @@ class BlendedPredictor(nn.Module):
     """
 
     def __init__(self, ensemble: Ensemble, seeds: int, process: GaussianProcess | None = None,
-                 share: float = 0.0, encoder: nn.Module | None = None, names: Sequence[str] = ()):
+                 share: float = 0.0, encoder: nn.Module | None = None, vocabulary: Vocabulary | None = None):
         """Members of one seed are neighbours in the ensemble.
 
         encoder: the pre-trained one, not fine-tuned, whose embedding the process reads beside the properties.
-        names: the vocabulary of the space.
+        vocabulary: of the space, for the process.
         """
         super().__init__()
         self.ensemble, self.seeds, self.process, self.share = ensemble, seeds, process, share
-        self.encoder, self.names = encoder, tuple(names)
+        self.encoder, self.vocabulary = encoder, vocabulary
         # mean and std of both scores, [S] each
         scale = torch.tensor([0.0, 1.0])[:, None, None].expand(2, 2, seeds)
         self.register_buffer("scale", scale.clone())
@@ -58,7 +57,7 @@ class BlendedPredictor(nn.Module):
     def both_scores(self, batch: Batch) -> torch.Tensor:
         """float[2, S, B]: the scores of the ensemble and of the Gaussian process."""
         return torch.stack([self.member_scores(batch).mean(1),
-                            self.process(kernel_features(self.encoder, batch, self.names))])
+                            self.process(kernel_features(self.encoder, batch, self.vocabulary))])
 
     def member_scores(self, batch: Batch) -> torch.Tensor:
         """float[S, m, B]: the score of every member."""

@@ -1,9 +1,9 @@
 """Reads and writes predictor.pt: a fine-tuned predictor with all that it needs to score cells."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import torch
 from msgspec import Meta
@@ -60,12 +60,18 @@ def joined(values: Sequence[torch.Tensor]) -> torch.Tensor:
     return values[0] if values[0].dim() == 1 else torch.cat(list(values))
 
 
-def load_predictor(path: str | Path) -> tuple[dict, BlendedPredictor]:
-    """Reads predictor.pt: its content and the predictor, on the CPU. Raises InputError for any other file."""
+def load_predictor(path: str | Path, space_of: Callable[[dict], Any]) -> tuple[dict, Any, BlendedPredictor]:
+    """Reads predictor.pt: its content, its space, and the predictor, on the CPU.
+
+    space_of(content) finds the space, e.g. `spaces.stored`. Raises InputError for any other file, or for one
+    that was made for other operations than those of the space.
+    """
     path = path_of(path)
     content = load_networks(path)
     if not isinstance(content["weights"], list):
         raise InputError(f"{path} holds an encoder, not a predictor: give a predictor.pt of finetune.py")
+    space = space_of(content)
+    need_space(content, space, path)
     need_predictor(content, path)
     networks = []
     for weights in content["weights"]:
@@ -74,14 +80,14 @@ def load_predictor(path: str | Path) -> tuple[dict, BlendedPredictor]:
         networks.append(network)
     ensemble, stored = Ensemble(networks).eval(), content.get("kernel")
     if stored is None:
-        return content, BlendedPredictor(ensemble, content.get("seeds", 1))
+        return content, space, BlendedPredictor(ensemble, content.get("seeds", 1))
     process = GaussianProcess(stored["sizes"], content["seeds"], stored["n"])
     process.load_state_dict(stored["state"])
     encoder = frozen_encoder(content, stored["encoder"])
     predictor = BlendedPredictor(
-        ensemble, content["seeds"], process, stored["share"], encoder, content["ops"])
+        ensemble, content["seeds"], process, stored["share"], encoder, space.vocabulary)
     predictor.scale = stored["level"]
-    return content, predictor
+    return content, space, predictor
 
 
 def load_encoder_or_predictor(source: str, space) -> dict:

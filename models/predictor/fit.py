@@ -1,6 +1,6 @@
 """Fits predictors: M networks together on few labels, and the whole predictor for S seeds.
 
-    predictor = fit_predictor(recipe, names, checkpoint, Examples(table, rows, label, seeds))
+    predictor = fit_predictor(recipe, space.vocabulary, checkpoint, Examples(table, rows, label, seeds))
     scores = score_cells(predictor, table)                      # float[S, N]
 
 S seeds, m members of each, M = S m networks, n labels, N graphs in a table, b labels per step, D' width of a
@@ -21,6 +21,7 @@ from torch import nn
 
 from models.batch import Batch
 from models.encoders import ENCODERS, build_encoder, encoder_config
+from models.features.vocabulary import Vocabulary
 from models.predictor.blend import BlendedPredictor
 from models.predictor.child_tuning import ChildTuning
 from models.predictor.ensemble import Ensemble, Flat, clip_gradients
@@ -257,26 +258,28 @@ def gather_rows(inputs: Batch | torch.Tensor, index: torch.Tensor) -> Batch | to
 
 # The whole predictor ----------------------------------------------------------------------------------------
 
-def fit_predictor(recipe: PredictorRecipe, names: Sequence[str], checkpoint: dict | None, examples: Examples,
-                  on_step: Callable[[], None] = lambda: None) -> BlendedPredictor:
+def fit_predictor(
+    recipe: PredictorRecipe, vocabulary: Vocabulary, checkpoint: dict | None, examples: Examples,
+    on_step: Callable[[], None] = lambda: None
+) -> BlendedPredictor:
     """Fits the predictor of S seeds: `members` networks each and, for `kernel_share`, a Gaussian process.
 
-    names: the vocabulary of the space. checkpoint: of `models.checkpoint.load_encoder`; None = from scratch.
+    vocabulary: of the space. checkpoint: of `models.checkpoint.load_encoder`; None = from scratch.
     """
     table, rows, label, seeds = examples
     m = recipe.members
     members = [mix(seed, i) for seed in seeds for i in range(m)]
-    networks = new_networks(recipe, len(names), checkpoint, members)
+    networks = new_networks(recipe, len(vocabulary), checkpoint, members)
     ensemble = fit_ensemble(
         recipe, networks, Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members), on_step)
     if not recipe.kernel_share:
         return BlendedPredictor(ensemble, len(seeds))
-    process, encoder = fit_gaussian_process(names, checkpoint, examples)
+    process, encoder = fit_gaussian_process(vocabulary, checkpoint, examples)
     return BlendedPredictor(
-        ensemble, len(seeds), process, recipe.kernel_share, encoder, names).fit_scale(table)
+        ensemble, len(seeds), process, recipe.kernel_share, encoder, vocabulary).fit_scale(table)
 
 
-def fit_gaussian_process(names: Sequence[str], checkpoint: dict | None,
+def fit_gaussian_process(vocabulary: Vocabulary, checkpoint: dict | None,
                          examples: Examples) -> tuple[GaussianProcess, nn.Module | None]:
     """Fits a Gaussian process for S seeds; returns it and the checkpoint's encoder, if any.
 
@@ -287,8 +290,8 @@ def fit_gaussian_process(names: Sequence[str], checkpoint: dict | None,
     encoder = encoder and encoder.to(table.ops.device)
     cells = table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device))  # S n graphs
     seen = [feature.view(*rows.shape, -1)
-            for feature in kernel_features(encoder, cells, names)]  # [S, n, P] each
-    scales = length_scales(kernel_features(encoder, reference_cells(table), names))
+            for feature in kernel_features(encoder, cells, vocabulary)]  # [S, n, P] each
+    scales = length_scales(kernel_features(encoder, reference_cells(table), vocabulary))
     return GaussianProcess.fit(seen, scales, label), encoder
 
 

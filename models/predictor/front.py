@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from models.batch import Batch
-from models.checkpoint import load_encoder
+from models.checkpoint import about_space, load_encoder
 from models.predictor.blend import BlendedPredictor
-from models.predictor.file import load_predictor, need_space, save_predictor
+from models.predictor.file import load_predictor, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells
 from models.predictor.gaussian_process import REFERENCE, kernel_features
 from runtime.errors import InputError
@@ -61,9 +61,8 @@ class Predictor:
         table = Batch.of(space.encode([*values(space, architectures), *anywhere])).to(device)
         rows = np.tile(np.arange(len(label)), (seeds, 1))  # [S, n]
         examples = Examples(table, rows, label[rows], list(range(seeds)))
-        blended = fit_predictor(recipe, space.ops, checkpoint, examples)
-        about = {
-            "space": space.name, "cell_marks": getattr(space, "cell_marks", True), "ops": list(space.ops),
+        blended = fit_predictor(recipe, space.vocabulary, checkpoint, examples)
+        about = about_space(space) | {
             "encoder": encoder_of(recipe, checkpoint), "start": checkpoint and checkpoint["weights"]}
         return cls(space, blended, about)
 
@@ -81,28 +80,25 @@ class Predictor:
             raise InputError("this predictor was fitted with --kernel_share 0, "
                              "so it has no Gaussian process to ask")
         seen = kernel_features(
-            self.blended.encoder, self.encode(architectures), self.space.ops)  # [B, P] each
+            self.blended.encoder, self.encode(architectures), self.space.vocabulary)  # [B, P] each
         mean, std = (x.cpu().double().numpy() for x in self.blended.process.posterior(seen))  # [S, B] each
         return mean.mean(0), np.sqrt((std**2).mean(0) + mean.var(0))  # of the mixture
 
     def save(self, path: str | Path) -> None:
         """Writes predictor.pt, for `load` or finetune.py --score."""
-        about = {name: value for name, value in self.about.items() if name != "start"}
+        entries = {name: value for name, value in self.about.items() if name != "start"}
         checkpoint = {"weights": self.about["start"]} if self.about["start"] is not None else None
-        save_predictor(path_of(path), [self.blended], checkpoint, **about)
+        save_predictor(path_of(path), [self.blended], checkpoint, **entries)
 
     @classmethod
     def load(cls, path: str | Path) -> Predictor:
         """Reads the predictor that `save` or finetune.py wrote. Raises InputError for any other file."""
         import spaces  # the one place in models that knows spaces: a stored predictor parses strings
 
-        content, blended = load_predictor(path)
-        space = spaces.get(content["space"], content.get("cell_marks", True))
-        need_space(content, space, path)
-        about = {name: content[name] for name in ("space", "cell_marks", "ops", "encoder") if name in content}
+        content, space, blended = load_predictor(path, spaces.stored)
         kernel = content.get("kernel")
-        return cls(
-            space, blended.to(choose_device("auto", 0)), about | {"start": kernel and kernel["encoder"]})
+        entries = about_space(space) | {"encoder": content["encoder"], "start": kernel and kernel["encoder"]}
+        return cls(space, blended.to(choose_device("auto", 0)), entries)
 
     def encode(self, architectures: Sequence[Any]) -> Batch:
         """Encodes values or strings as graphs, on the predictor's device."""

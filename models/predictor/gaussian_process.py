@@ -15,6 +15,7 @@ from torch import nn
 
 from models.batch import Batch
 from models.features.properties import cell_properties
+from models.features.vocabulary import Vocabulary
 from models.metrics import normal_scores
 
 NOISE = 0.1  # variance of a label's noise, for a function of variance 1, both in normal scores
@@ -29,10 +30,10 @@ def reference_cells(table: Batch) -> Batch:
 
 
 @torch.no_grad()
-def kernel_features(encoder: nn.Module | None, table: Batch, names: Sequence[str],
+def kernel_features(encoder: nn.Module | None, table: Batch, vocabulary: Vocabulary,
                     chunk: int = 1024) -> list[torch.Tensor]:
-    """The features of N graphs over the vocabulary `names`, [N, P] each: properties, and embedding if any."""
-    seen = [cell_properties(table, names)]
+    """The features of N graphs over a vocabulary, [N, P] each: properties, and embedding if any."""
+    seen = [cell_properties(table, vocabulary)]
     if encoder is not None:
         encoder.eval()
         rows = torch.arange(table.num_graphs, device=table.ops.device).split(chunk)

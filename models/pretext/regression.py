@@ -12,10 +12,11 @@ from models.encoders.layers import average
 from models.features.flow import flow_targets
 from models.features.properties import property_targets
 from models.features.signature import signatures
+from models.features.vocabulary import Vocabulary
 from models.pretext.heads import mlp
 
-TARGETS = {"flow": lambda table, names: flow_targets(table.ops, table.adj, table.node_mask, len(names)),
-           "signature": lambda table, names: signatures(table.ops, table.adj, table.node_mask, names),
+TARGETS = {"flow": lambda table, words: flow_targets(table.ops, table.adj, table.node_mask, len(words)),
+           "signature": lambda table, words: signatures(table.ops, table.adj, table.node_mask, words),
            "properties": property_targets}
 
 
@@ -42,7 +43,7 @@ class PropertyRegression(nn.Module):
         return dict(zip(self.target_sizes, (e.mean() for e in error.split(list(self.target_sizes.values())))))
 
 
-def target_table(table: Batch, tasks: tuple[str, ...], names: tuple[str, ...], chunk: int = 8192) -> tuple:
+def target_table(table: Batch, tasks: tuple[str, ...], vocabulary: Vocabulary, chunk: int = 8192) -> tuple:
     """The targets of all tasks in TARGETS, half[N, V, T], and {task: its number of targets}.
 
     They are standardised over real vertices; constant ones are dropped. (None, {}) if no task has targets.
@@ -52,7 +53,7 @@ def target_table(table: Batch, tasks: tuple[str, ...], names: tuple[str, ...], c
         if task not in TARGETS:
             continue
         rows = torch.arange(table.num_graphs, device=table.ops.device).split(chunk)
-        value = torch.cat([TARGETS[task](table.rows(r), names) for r in rows])  # [N, V, T]
+        value = torch.cat([TARGETS[task](table.rows(r), vocabulary) for r in rows])  # [N, V, T]
         at_real = value[table.node_mask]  # [n, T]
         std, mean = torch.std_mean(at_real, dim=0)  # [T]
         varies = std > 1e-3

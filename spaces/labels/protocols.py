@@ -22,6 +22,8 @@ class RankingProtocol(NamedTuple):
 
 
 RANKING_PROTOCOLS = {
+    # a space of one's own: validation trains, test (else validation) is ranked
+    "val-test": RankingProtocol("val", "test", "val"),
     # NAS-Bench-101: one run's validation accuracy trains, mean test accuracy is ranked
     "tnasp": RankingProtocol("val", "test"),
     # NAS-Bench-101, the paper's own: one run's validation accuracy trains and is ranked

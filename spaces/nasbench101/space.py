@@ -18,6 +18,7 @@ from runtime.guarded import parse_json
 from spaces.base import Graphs
 from spaces.nasbench101.cell import INNER, INPUT, OP_IDS, OUTPUT, Cell
 from spaces.nasbench101.enumeration import MAX_VERTICES, OPS, adjacency, edge_pairs, leading_half, load
+from spaces.operations import described
 
 HASH = re.compile(r"[0-9a-f]{32}")
 PAIRS = list(zip(*(ends.tolist() for ends in edge_pairs(MAX_VERTICES))))  # (source, target) of the 21 edges
@@ -33,6 +34,7 @@ class NASBench101:
     name = "nasbench101"
     protocol, labels = "tnasp", "nasbench_only108.tfrecord"
     ops = OPS
+    vocabulary = described(ops)
     max_vertices = MAX_VERTICES
     size = 423624
     choices = (2,) * (MAX_VERTICES * (MAX_VERTICES - 1) // 2) + (len(INNER),) * (MAX_VERTICES - 2)

@@ -1,0 +1,1 @@
+"""Spaces that a JSON file declares, without Python; the files beside this one are shipped."""
