@@ -81,7 +81,7 @@ from strategies.summary import (
 @dataclass
 class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings, DeviceSettings,
              MetricSettings):
-    search_space: str = setting("nasbench201", "search space", tuple(spaces.SPACES), role="data")
+    search_space: str = setting("nasbench201", spaces.HELP, role="data")
     search_algo: str = setting(
         "r", "strategy, or several with commas: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
         "evolution, bo = Bayesian optimisation. Baselines: the same without a predictor = random, policy, re "
@@ -176,7 +176,7 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     checkpoint = load_encoder(source, space) if source else None
     folder = path_of(config.outdir)
     with exclusive(folder, "--outdir", patience=5.0):  # a Ray task may be run again before its worker ends
-        open_folder(folder, config, oracle, checkpoint)
+        open_folder(folder, config, pool.space, oracle, checkpoint)
         history = History(folder / "history.jsonl", space, config.N, metric_of(config))
         finished = len(history) == config.N or history and best_of(history[:]).utility >= ceiling
         if finished and (folder / "best.json").exists():
@@ -236,7 +236,9 @@ def new_chooser(
     return Chooser(schedule, pool, strategy, SearchPredictor(settings, pool.space, checkpoint, device))
 
 
-def open_folder(folder: Path, config: Config, oracle: Oracle, checkpoint: dict | None) -> None:
+def open_folder(
+    folder: Path, config: Config, space: Space, oracle: Oracle, checkpoint: dict | None
+) -> None:
     """Writes config.json to the folder.
 
     Raises InputError if it holds another search, or this one and --resume is off. A search may go on to a
@@ -244,7 +246,8 @@ def open_folder(folder: Path, config: Config, oracle: Oracle, checkpoint: dict |
     """
     path, files = folder / "config.json", ("labels", "data", "budget", "encoder_model_state_dict")
     decided = by_content(
-        fingerprint(config), labels=oracle.digest, data=None, budget=None,
+        fingerprint(config), **spaces.digests(search_space=space), labels=oracle.digest, data=None,
+        budget=None,
         encoder_model_state_dict=checkpoint and weights_digest(checkpoint["weights"]))
     stored = decided
     if path.exists() or (folder / "history.jsonl").exists():
@@ -274,7 +277,7 @@ def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> 
         "architecture": best.architecture, "key": best.key,
         "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
         "query": best.query, "N": config.N, "stopped": len(history) if len(history) < config.N else None,
-        "failed": getattr(oracle, "failed", None), "space": config.search_space, "algo": config.search_algo,
+        "failed": getattr(oracle, "failed", None), "space": history.space.name, "algo": config.search_algo,
         "dataset": config.dataset, **metric_of(config).entries(), "protocol": config.protocol,
         "chosen_by": chosen_by, "oracle": oracle.name,
         "optimum": optimum(oracle, chosen_by), "neighbours": None,
