@@ -100,7 +100,7 @@ def read(entry: Any, where: str) -> Description:
     except msgspec.ValidationError as error:
         raise InputError(f"{where}: {reason(error)}") from None
     if isinstance(kind, (Convolution, Pooling)) and kind.kernel % 2 == 0:
-        raise InputError(f"{where}: kernel {kind.kernel} has no centre: give an odd number")
+        raise InputError(f"{where}: kernel must be odd, as {kind.kernel} has no centre")
     return msgspec.to_builtins(kind)
 
 
