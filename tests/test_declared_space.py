@@ -1,4 +1,4 @@
-"""Spaces declared in JSON: the shipped ones are right, a user's is served everywhere, faults name their line."""
+"""Spaces declared in JSON: the shipped ones are right, a user's is served everywhere, faults name lines."""
 from __future__ import annotations
 
 import csv
@@ -214,7 +214,8 @@ def test_files_that_are_no_declaration_are_refused(tmp_path):
 @settings(max_examples=60, deadline=None)
 @given(st.recursive(
            st.none() | st.booleans() | st.integers(-5, 70) | st.text(max_size=5),
-           lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+           lambda inner: st.lists(inner, max_size=3)
+           | st.dictionaries(st.text(max_size=5), inner, max_size=3),
            max_leaves=6),
        st.sampled_from(["name", "operations", "positions", "wiring", "inputs", "stages", "cells", "besides",
                         "notation", "protocol", "labels", "about"]))
