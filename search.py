@@ -17,6 +17,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ from spaces import Space
 from spaces.base import Oracle
 from spaces.labels.read import MetricSettings
 from spaces.metrics import metric_in, metric_of
+from spaces.oracles.command import PREFIX, CommandOracle, CommandSettings
 from spaces.oracles.table import QueryBudget
+from spaces.oracles.trained import Setup
 from strategies import STRATEGIES, TWINS
 from strategies.base import CandidatePool, StrategySettings
 from strategies.history import History, best_of
@@ -79,8 +82,8 @@ from strategies.summary import (
 
 
 @dataclass
-class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings, DeviceSettings,
-             MetricSettings):
+class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings, CommandSettings,
+             DeviceSettings, MetricSettings):
     search_space: str = setting("nasbench201", spaces.HELP, role="data")
     search_algo: str = setting(
         "r", "strategy, or several with commas: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
@@ -209,20 +212,24 @@ def with_published_numbers(config: Config) -> Config:
 
 def open_problem(config: Config, executor: Executor) -> tuple[Space, Oracle]:
     """Opens the space and the oracle: one training per query, or the labels."""
+    setup = partial(Setup, seed=config.seed, folder=path_of(config.outdir), executor=executor)
     if config.oracle == "labels":
         return open_benchmark(Benchmark(
             config.search_space, config.cell_marks, config.labels, config.dataset, config.run,
             config.protocol, metric_of(config)))
+    if config.protocol != "val-test":
+        raise InputError(f"--protocol {config.protocol}: trainings are chosen by validation; leave it out")
+    if config.oracle.startswith(PREFIX):
+        space = spaces.get(config.search_space, config.cell_marks)
+        return space, CommandOracle(config.oracle, metric_of(config), config.oracle_timeout, setup(space))
+    if config.oracle != "train":
+        raise InputError(f"--oracle {config.oracle}: give labels, train or 'command: PROGRAM {{key}}'")
     if not metric_of(config).is_accuracy:
         raise InputError(f"--metric {config.metric}: --oracle train measures accuracy; leave it out")
-    if config.protocol != "val-test":
-        raise InputError(
-            f"--protocol {config.protocol}: --oracle train never opens the test images; leave it out")
     space = spaces.get(config.search_space, config.cell_marks)
     machine = {"device": config.device,
                "threads": config.threads or (config.cpus_per_run if config.apart else 0)}
-    folder = path_of(config.outdir)
-    return space, open_training(part(config, OracleSettings), machine, space, config.seed, folder, executor)
+    return space, open_training(part(config, OracleSettings), machine, setup(space))
 
 
 def new_chooser(
@@ -291,7 +298,7 @@ def draw(result: dict, history: History, folder: Path) -> None:
     metric = metric_in(result)
     title = (f"{result['space']}, {metric.title(result['dataset'])}, {result['protocol']}: strategy "
              f"{result['algo']}, seed {result['seed']}")
-    values = {result["algo"]: [[query.validation for query in history[:]]]}
+    values = {result["algo"]: [[query.validation for query in history[:]]]}  # None: failed
     curve.plot(values, folder / "curve.png", title, what=metric.axis(result["chosen_by"]),
                lower_is_better=metric.lower_is_better)
     draw_cell.draw(history.space, best_of(history[:]).arch, folder / "best_cell.png")

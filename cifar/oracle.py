@@ -1,15 +1,14 @@
 """The oracle of the real task: a query trains the cell on CIFAR-10 and validates it (`evaluate`).
 
     with open_executor(settings) as executor:
-        oracle = TrainingOracle(
-            space, {"data": "cifar10.npz", "epochs": 10}, seed=0, folder=outdir, executor=executor)
+        setup = Setup(space, seed=0, folder=outdir, executor=executor)
+        oracle = TrainingOracle({"data": "cifar10.npz", "epochs": 10}, setup)
         oracle.prepare(archs)        # trains those not trained yet, in parallel if the executor can
         oracle.query(archs[0])       # Record(val, test=None, cost=seconds of training)
 
-The folder holds trainings.jsonl, one line per finished training (append-only), and trainings/<key's digest>/
-with each training's log and checkpoint. A cell with a line is never trained again, and a killed training
-resumes from its checkpoint. One that diverged is finished, too: its line says so under `failed`, and its
-accuracy is chance level, so that the search continues.
+The folder is that of `spaces.oracles.trained`. Each training's folder has its log and checkpoint, and a
+killed training resumes from the latter. One that diverged is finished, too: its line says so under `failed`,
+and its accuracy is chance level, so that the search continues.
 """
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -29,14 +28,11 @@ from cifar.images import random_halves, read_images
 from cifar.network import SMALLEST
 from cifar.training import CifarRecipe, Diverged, Training, Worker, fit
 from runtime.errors import InputError
-from runtime.executors import Executor, InProcess
-from runtime.files import append_line, path_of, whole_lines
-from runtime.guarded import checked_json
+from runtime.files import path_of
 from runtime.seeding import choose_device, device_name
 from runtime.settings import checked, fingerprint, setting, stored_settings
-from spaces import Space
-from spaces.base import Record
 from spaces.darts import DARTS
+from spaces.oracles.trained import Setup, TrainedOracle, TrainingLine
 
 SIZES = ("epochs", "layers", "init_channels", "subset")  # of a recipe: always part of the oracle's name
 CHANCE = 10.0  # percent, of ten equally frequent classes
@@ -115,7 +111,9 @@ class OracleSettings:
 
     oracle: str = setting(
         "labels", "what answers a query: labels = --labels; train = training the cell on CIFAR-10 (space "
-        "darts); a training that diverges counts as 10 %, chance level", ("labels", "train"), role="data")
+        "darts); a training that diverges counts as 10 %, chance level; 'command: PROGRAM {architecture}' = "
+        "your own program, which prints a line of JSON, {\"accuracy\": PERCENT}, last (docs/search.md)",
+        role="data")
     data: str = setting(
         "~/datasets", "oracle train: CIFAR-10, a folder with the official archive, or an .npz", role="data")
     budget: str = setting(
@@ -124,16 +122,8 @@ class OracleSettings:
         role="data")
 
 
-class TrainingLine(msgspec.Struct):
-    """A line of trainings.jsonl: a finished training, by `TrainingOracle.record`."""
-
-    key: str
-    oracle: str
-    seed: int
+class CifarLine(TrainingLine):
     validation: Annotated[float, msgspec.Meta(ge=0, le=100)]
-    seconds: float
-    digest: str = ""
-    failed: str | None = None
 
 
 class TrainingTask(NamedTuple):
@@ -158,81 +148,44 @@ def run_task(task: TrainingTask) -> dict:
                 "device": device, "failed": str(error)}
 
 
-class TrainingOracle:
+class TrainingOracle(TrainedOracle):
     """Answers a query by training. Its name states the recipe, so a search with another budget is another."""
 
-    def __init__(
-        self, space: Space, recipe: dict, seed: int, folder: Path, executor: Executor = InProcess(),
-        images: str = ""
-    ):
-        """Reads the finished trainings of the folder, if any.
+    line = CifarLine
+    what = "budget, images"
 
-        recipe: fields of ProxyRecipe that differ from its defaults. seed: of the halves of the images, the
-        weights, the order. images: their `Images.digest`. Raises InputError for a space without DARTS cells,
-        a wrong recipe, or a folder whose trainings have another recipe, seed or images.
+    def __init__(self, recipe: dict, setup: Setup, images: str = ""):
+        """recipe: fields of ProxyRecipe that differ from its defaults. images: their `Images.digest`.
+
+        The seed is that of the halves of the images, the weights, the order. Raises InputError for a space
+        without DARTS cells, a wrong recipe, or a folder whose trainings have another recipe, seed or images.
         """
-        if space.ops != DARTS.ops:
-            raise InputError(f"--oracle train: {space.name} has no cells that train.py can train; "
+        if setup.space.ops != DARTS.ops:
+            raise InputError(f"--oracle train: {setup.space.name} has no cells that train.py can train; "
                              "--search_space darts has")
         proxy = proxy_recipe(recipe)
-        self.name = name_of(proxy)
-        decided = [fingerprint(proxy, roles=("recipe",)), images, seed]
-        self.digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
-        self.space, self.recipe, self.seed, self.executor = space, recipe, seed, executor
-        self.folder, self.lines, self.records = folder, folder / "trainings.jsonl", {}
-        self.failed = 0  # trainings that diverged
-        for number, content in enumerate(whole_lines(self.lines), 1):
-            place = f"{self.lines}:{number}: no training with this budget, images and seed"
-            line = checked_json(content, TrainingLine, place, "give another folder")
-            same = line.digest == self.digest if line.digest else (  # earlier versions stored none
-                (line.oracle, line.seed) == (self.name, seed))
-            if not same:
-                raise InputError(f"{place}: give another folder")
-            self.remember(line)
+        decided = [fingerprint(proxy, roles=("recipe",)), images, setup.seed]
+        self.recipe = recipe
+        super().__init__(
+            name_of(proxy), hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest(), setup)
 
-    def covers(self, key: str) -> bool:
-        return True  # any cell can be trained
+    def same(self, line: TrainingLine) -> bool:
+        if line.digest:
+            return super().same(line)
+        return (line.oracle, line.seed) == (self.name, self.seed)  # earlier versions stored no digest
 
-    def query(self, arch: Any) -> Record:
-        self.prepare([arch])
-        return self.records[self.space.key(arch)]
-
-    def prepare(self, archs: Sequence[Any], on_answer: Callable[[int], None] = lambda answered: None) -> None:
-        """Trains the archs that have not been trained, and records each as soon as it is finished.
-
-        on_answer(number of archs trained so far) is called after each training.
-        """
-        missing = {key: arch for key, arch in ((self.space.key(arch), arch) for arch in archs)
-                   if key not in self.records}
-        tasks = [self.task(key, arch) for key, arch in missing.items()]
-        for answered, (task, result) in enumerate(
-                self.executor.map(run_task, tasks), len(archs) - len(missing) + 1):
-            self.record(self.space.key(self.space.parse(task.architecture)), task, result)
-            on_answer(answered)
+    def run(self) -> Callable[[TrainingTask], dict]:
+        return run_task
 
     def task(self, key: str, arch: Any) -> TrainingTask:
-        place = self.folder.absolute() / "trainings" / hashlib.sha256(key.encode()).hexdigest()[:16]
-        return TrainingTask(self.space.text(arch), self.recipe, self.seed, str(place))
-
-    def record(self, key: str, task: TrainingTask, result: dict) -> None:
-        line = {"key": key, "architecture": task.architecture, "oracle": self.name, "seed": self.seed,
-                "digest": self.digest, **result}
-        append_line(self.lines, line)
-        self.remember(msgspec.convert(line, TrainingLine))
-
-    def remember(self, line: TrainingLine) -> None:
-        """Adds the record of a line of trainings.jsonl."""
-        self.records[line.key] = Record(line.validation, None, line.seconds)
-        self.failed += line.failed is not None
+        return TrainingTask(self.space.text(arch), self.recipe, self.seed, str(self.place(key)))
 
 
-def open_training(settings: OracleSettings, machine: dict, space: Space, seed: int, folder: Path,
-                  executor: Executor) -> TrainingOracle:
+def open_training(settings: OracleSettings, machine: dict, setup: Setup) -> TrainingOracle:
     """Opens the oracle of a search, which trains in the search's folder with its seed.
 
     machine: the search's device and threads.
     """
     images = read_images(settings.data, "train").digest()  # finds a fault now, and unpacks an archive once
     data = str(path_of(settings.data).absolute())
-    return TrainingOracle(
-        space, parse_budget(settings.budget) | {"data": data} | machine, seed, folder, executor, images)
+    return TrainingOracle(parse_budget(settings.budget) | {"data": data} | machine, setup, images)

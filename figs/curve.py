@@ -28,7 +28,7 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
     """Draws mean ± std of the best so far over the runs of each label; dots are the queries of a single run.
 
     runs     {label: R runs of equal length N}, validation values (accuracy: percent), in the order of the
-             queries
+             queries; nan or None if a training failed
     optimum  the best value in the table, if known: a dashed line
     what     label of the vertical axis
     lower_is_better  the best value is the lowest
@@ -40,7 +40,7 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
     sign = -1 if lower_is_better else 1
     worst, ends = [], [] if optimum is None else [sign * optimum]  # utilities
     for (label, values), colour in zip(runs.items(), cycle(COLOURS)):
-        best = sign * np.maximum.accumulate(sign * np.asarray(values, float), axis=1)  # [R, N]
+        best = sign * np.fmax.accumulate(sign * np.asarray(values, float), axis=1)  # [R, N]
         mean, count = best.mean(0), len(best)  # [N]
         std = best.std(0, ddof=1) if count > 1 else np.zeros_like(mean)  # [N]
         x = np.arange(1, len(mean) + 1)
@@ -50,8 +50,9 @@ def plot(runs: Mapping[str, Sequence[Sequence[float]]], path: str | Path, title:
             axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, lw=0, step="post")
         else:
             axes.scatter(x, values[0], s=9, color=colour, alpha=0.45, lw=0, label=f"{label}: each query")
-        worst.append((sign * mean - std)[:START][-1])
-        ends.append((sign * mean + std).max())
+        low = (sign * mean - std)[np.isfinite(mean)]
+        worst.append(low[:START][-1])
+        ends.append(np.nanmax(sign * mean + std))
     if optimum is not None:
         axes.axhline(optimum, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1,
                      label=f"best in the table: {optimum:.2f}")

@@ -16,8 +16,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,6 +121,29 @@ class ProcessPool:
         except BaseException:  # a task's files are whole at any moment, so none is waited for
             for worker in set(active_children()) - others:
                 worker.kill()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class ThreadPool:
+    """Runs tasks that wait for other programs in threads of this process."""
+
+    def __init__(self, jobs: int, stop: Callable[[], None]):
+        """stop(): makes all running tasks raise, if this process is interrupted or one of them fails."""
+        self.jobs, self.stop = jobs, stop
+
+    def map(self, function, tasks):
+        pool = ThreadPoolExecutor(self.jobs)
+        futures = {pool.submit(function, task): task for task in tasks}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):  # one may just have begun
+                self.stop()
+                time.sleep(0.05)
             raise
         finally:
             pool.shutdown(cancel_futures=True)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from runtime.errors import InputError
 from runtime.files import whole_lines
 from runtime.guarded import checked_json
 from runtime.log import Log
@@ -20,6 +21,8 @@ from spaces.oracles.table import QueryBudget
 from strategies.base import CandidatePool, Query, Strategy
 from strategies.history import History, best_of
 from strategies.posterior import SearchPredictor
+
+HOPELESS = 5  # failed trainings, and no other, after which a search is given up
 
 
 class RoundLine(msgspec.Struct):
@@ -131,6 +134,8 @@ def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: 
             if end not in logged:  # a kill came between the two files
                 log.write(end, round=t, best=best_of(history[:end]).validation)
         chooser.observe(history[start:end])
+        if end >= min(HOPELESS, chooser.schedule.N) and best_of(history[:end]).failed:
+            raise InputError(f"all {end} trainings failed; {budget.hopeless()}")
         if best_of(history[:end]).utility >= stop_utility:
             break
     log.close()

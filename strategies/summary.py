@@ -137,7 +137,9 @@ def notes(results: Sequence[dict]) -> list[str]:
         lines.append(f"{stopped} of {len(results)} searches stopped once they had queried the table's best "
                      "(--stop_at_best)")
     if failed:
-        lines.append(f"{failed} trainings diverged and count as chance level, 10 %")
+        program = results[0]["oracle"].startswith("command:")
+        lines.append(f"{failed} trainings failed and count as the worst seen" if program else
+                     f"{failed} trainings diverged and count as chance level, 10 %")
     return lines
 
 

@@ -22,11 +22,11 @@ from typing import Any
 
 from runtime.errors import InputError
 from runtime.files import ROOT, path_of
+from runtime.guard import guarded
 from runtime.guarded import need_file, read_checked
 from runtime.log import console, progress_bar
 from runtime.settings import TrialFile
 from sweeps import private
-from sweeps.guard import guarded
 
 POLL = 1.0  # seconds between two queries of the trials' states
 ASK_ATTEMPTS = 4

@@ -26,13 +26,13 @@ from filelock import FileLock
 
 from runtime.errors import InputError
 from runtime.files import whole_lines, write_json
+from runtime.guard import guarded
 from runtime.guarded import checked_json, read_checked
 from runtime.locks import exclusive
 from runtime.log import progress_bar
 from runtime.seeding import mix
 from runtime.settings import SWEEPS, TrialFile
 from sweeps.experiment import DEFAULT_TRIALS, Trial, number_in, show
-from sweeps.guard import guarded
 
 POLL = 0.5  # seconds between two looks at the trials
 PATIENCE = 120.0  # seconds that other processes may take to start their trials

@@ -19,6 +19,7 @@ from runtime.errors import InputError
 from runtime.executors import InProcess
 from spaces import darts, get
 from spaces.oracles.table import QueryBudget
+from spaces.oracles.trained import Setup
 from strategies.summary import notes
 from toys.cifar import SMALL, Killed, pictures, write
 
@@ -95,12 +96,12 @@ def fake(monkeypatch) -> list:
 def test_the_oracle_records_each_training_once(tmp_path, monkeypatch):
     trained, space = fake(monkeypatch), get("darts")
     a, b, c = space.sample(3, np.random.default_rng(0))
-    oracle = TrainingOracle(space, {}, 0, tmp_path)
+    oracle = TrainingOracle({}, Setup(space, 0, tmp_path, InProcess()))
     oracle.prepare([a, b, a])
     assert oracle.query(a) == (51.0, None, 1.5) and oracle.query(c).val == 53.0 and len(trained) == 3
     with open(tmp_path / "trainings.jsonl", "a") as file:
         file.write('{"torn')
-    again = TrainingOracle(space, {}, 0, tmp_path)
+    again = TrainingOracle({}, Setup(space, 0, tmp_path, InProcess()))
     again.prepare([a, b, c])
     assert again.query(b).val == 52.0 and len(trained) == 3
     lines = [json.loads(line) for line in (tmp_path / "trainings.jsonl").read_text().splitlines()]
@@ -114,7 +115,7 @@ def test_what_was_trained_before_a_fault_is_recorded(tmp_path, monkeypatch):
     count = oracles.evaluate
     monkeypatch.setattr(oracles, "evaluate", lambda *args: 1 / 0 if len(trained) == 2 else count(*args))
     with pytest.raises(ZeroDivisionError):
-        TrainingOracle(space, {}, 0, tmp_path).prepare(archs)
+        TrainingOracle({}, Setup(space, 0, tmp_path, InProcess())).prepare(archs)
     assert len((tmp_path / "trainings.jsonl").read_text().splitlines()) == 2
 
 
@@ -151,7 +152,7 @@ def test_progress_moves_with_each_training(tmp_path, monkeypatch):
     fake(monkeypatch)
     space, seen = get("darts"), []
     archs = space.sample(3, np.random.default_rng(0))
-    oracle = TrainingOracle(space, {}, 0, tmp_path)
+    oracle = TrainingOracle({}, Setup(space, 0, tmp_path, InProcess()))
     oracle.query(archs[0])
     QueryBudget(oracle, 3).prepare(archs, seen.append)
     assert seen == [2, 3]
@@ -169,17 +170,17 @@ def test_only_trainings_side_by_side_are_held_to_their_cpus(tmp_path, poisoned, 
 def test_trainings_of_another_budget_or_seed_and_other_spaces_are_refused(tmp_path, monkeypatch):
     fake(monkeypatch)
     space = get("darts")
-    TrainingOracle(space, {}, 0, tmp_path).query(darts.NAMED["DARTS_V2"])
+    TrainingOracle({}, Setup(space, 0, tmp_path, InProcess())).query(darts.NAMED["DARTS_V2"])
     for values, seed in (({"epochs": 9}, 0), ({}, 1)):
         with pytest.raises(InputError, match="trainings.jsonl:1: no training with this budget, images"):
-            TrainingOracle(space, values, seed, tmp_path)
+            TrainingOracle(values, Setup(space, seed, tmp_path, InProcess()))
     with pytest.raises(InputError, match="nasbench201 has no cells that train.py can train"):
-        TrainingOracle(get("nasbench201"), {}, 0, tmp_path)
+        TrainingOracle({}, Setup(get("nasbench201"), 0, tmp_path, InProcess()))
 
 
 def test_a_search_by_training_cannot_look_at_test_accuracy(poisoned, tmp_path):
     with pytest.raises(InputError,
-                       match="--protocol oracle-test: --oracle train never opens the test images"):
+                       match="--protocol oracle-test: trainings are chosen by validation"):
         search.main(["--search_space", "darts", "--oracle", "train", "--data", str(poisoned),
                      "--protocol", "oracle-test", "--outdir", str(tmp_path / "s")])
 

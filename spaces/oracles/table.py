@@ -48,6 +48,10 @@ class QueryBudget:
         self.spent, self.limit = 0, limit
         self._oracle = oracle
 
+    def hopeless(self) -> str:
+        """What to say and do if all answers are failures, the end of a message."""
+        return getattr(self._oracle, "hopeless", lambda: f"ask {self.name}")()
+
     @property
     def left(self) -> int:
         return self.limit - self.spent

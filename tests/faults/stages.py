@@ -14,6 +14,7 @@ import numpy as np
 import spaces
 from cifar.oracle import OracleSettings, evaluate, open_training
 from runtime.executors import InProcess
+from spaces.oracles.trained import Setup
 from sweeps.earlier import append_trial
 from sweeps.experiment import Trial
 from toys.cifar import pictures
@@ -167,8 +168,8 @@ def trained(folder: Path, run: Run) -> None:
     path.write_text("".join(lines))
     space = spaces.get("darts")
     wanted = OracleSettings("train", str(folder / "images.npz"), f"epochs=1,{SIZES}")
-    oracle = open_training(
-        wanted, {"device": "cpu", "threads": 1}, space, 0, folder / "run", InProcess())
+    setup = Setup(space, 0, folder / "run", InProcess())
+    oracle = open_training(wanted, {"device": "cpu", "threads": 1}, setup)
     task = oracle.task(json.loads(last)["key"], space.parse(json.loads(last)["architecture"]))
     shutil.rmtree(task.folder)
     with mock.patch.object(Path, "unlink"):  # the checkpoint is removed at the end
