@@ -31,7 +31,8 @@ SPACE = spaces.get("nasbench201")
 
 def flags(out: Path, oracle: str = COMMAND, *more: str) -> list[str]:
     return ["--search_space", "nasbench201", "--search_algo", "ae", "--oracle", oracle, "--outdir", str(out),
-            "--N", "12", "--N0", "5", "--K", "4", "--population", "6", "--no-pictures", "--threads", "1", *more]
+            "--N", "12", "--N0", "5", "--K", "4", "--population", "6", "--no-pictures", "--threads", "1",
+            *more]
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -72,7 +73,8 @@ def test_another_command_is_another_search(tmp_path):
     ("nan", "accuracy is no finite number"), ("huge", "accuracy is no finite number"),
     ("bool", "accuracy is no finite number"), ("percent", "1234 is no percentage"),
     ("prose", "no JSON object: 'accuracy: 93 %'"), ("silence", "no JSON object: ''"),
-    ("bytes", "no JSON object"), ("code", "exit code 3"), ("kill", "killed by SIGKILL"), ("fork", None), ("daemon", None)])
+    ("bytes", "no JSON object"), ("code", "exit code 3"), ("kill", "killed by SIGKILL"),
+    ("fork", None), ("daemon", None)])
 def test_a_hostile_trainer_costs_a_line(tmp_path, crime, said, capsys):
     out = tmp_path / "s"
     seconds = "1.5" if crime == "sleep" else "60"
@@ -100,7 +102,7 @@ def test_a_hostile_trainer_costs_a_line(tmp_path, crime, said, capsys):
 
 @pytest.mark.parametrize("algo", ["bo", "rl", "r", "ls", "re", "policy", "random"])
 def test_every_strategy_lives_with_failures_and_resumes(tmp_path, algo):
-    command = f"{COMMAND} code 0.5"
+    command = f"{COMMAND} code 0.3"
     here = ["--search_algo", algo, "--tournament", "3"]
     best = search.main(flags(tmp_path / "s", command, *here))
     history = (tmp_path / "s" / "history.jsonl").read_bytes()
@@ -194,9 +196,10 @@ def test_answers():
 def test_a_killed_search_leaves_no_program_and_goes_on(tmp_path):
     out = tmp_path / "s"
     slow = tmp_path / "slow.py"
+    quick = ROOT / "tests" / "toys" / "trainer.py"
     slow.write_text("import time, sys\nopen(sys.argv[2] + '/begun', 'a').write('x')\ntime.sleep(0.4)\n"
-                    f"sys.argv[0] = 'x'\nexec(open({str(ROOT / 'tests' / 'toys' / 'trainer.py')!r}).read())\n")
-    oracle = COMMAND.replace(str(ROOT / "tests" / "toys" / "trainer.py"), str(slow))
+                    f"exec(open({str(quick)!r}).read())\n")
+    oracle = COMMAND.replace(str(quick), str(slow))
     process = subprocess.Popen([sys.executable, "search.py", *flags(out, oracle, "--jobs", "2")], cwd=ROOT,
                                stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     until = time.monotonic() + 60
