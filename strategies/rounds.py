@@ -22,7 +22,7 @@ from strategies.base import CandidatePool, Query, Strategy
 from strategies.history import History, best_of
 from strategies.posterior import SearchPredictor
 
-HOPELESS = 5  # failed trainings, and no other, after which a search is given up
+HOPELESS = 10  # failed trainings, and no other, after which a search is given up
 
 
 class RoundLine(msgspec.Struct):

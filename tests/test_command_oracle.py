@@ -123,12 +123,12 @@ def test_pictures_of_a_search_that_begins_with_failures(tmp_path):
     assert len(rows) == 21
 
 
-def test_a_command_that_always_fails_is_given_up_after_the_first_round(tmp_path):
-    said = r"all 5 trainings failed; the first one: exit code 3: no, the GPU is; .*trainings.jsonl"
+def test_a_command_that_always_fails_is_given_up_after_ten_trainings(tmp_path):
+    said = r"all 10 trainings failed; the first one: exit code 3: no, the GPU is; .*trainings.jsonl"
     for resume in ([], ["--resume"]):
         with pytest.raises(InputError, match=said):
-            search.main(flags(tmp_path / "s", f"{COMMAND} code 1", *resume))
-    assert len((tmp_path / "s" / "trained.txt").read_text().split()) == 5
+            search.main(flags(tmp_path / "s", f"{COMMAND} code 1", "--N0", "10", *resume))
+    assert len((tmp_path / "s" / "trained.txt").read_text().split()) == 10
 
 
 def test_any_metric(tmp_path):
