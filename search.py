@@ -14,16 +14,15 @@ over the seeds.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from rich.table import Table
 
 import spaces
@@ -31,16 +30,16 @@ from cifar.oracle import OracleSettings, open_training
 from figs import curve, draw_cell
 from figs import search as comparison
 from models.checkpoint import load_encoder
-from models.predictor.fit import PredictorRecipe
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.executors import Executor, ExecutorSettings, InProcess, compute_all, open_executor
 from runtime.files import path_of, write_json
 from runtime.guarded import read_checked
 from runtime.locks import exclusive
-from runtime.log import output, progress_bar
+from runtime.log import console, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import (
+    DECIDES,
     by_content,
     check_same,
     command_of,
@@ -57,10 +56,10 @@ from spaces.metrics import metric_in, metric_of
 from spaces.oracles.command import PREFIX, CommandOracle, CommandSettings
 from spaces.oracles.table import QueryBudget
 from spaces.oracles.trained import Setup
-from strategies import STRATEGIES, TWINS
-from strategies.base import CandidatePool, StrategySettings
+from strategies import TWINS
+from strategies.answers import print_suggestions, read_answers
+from strategies.asking import Search
 from strategies.history import History, best_of
-from strategies.posterior import PosteriorSettings, SearchPredictor
 from strategies.problem import (
     QUERY_PROTOCOLS,
     Benchmark,
@@ -69,7 +68,8 @@ from strategies.problem import (
     optimum,
     stop_utility,
 )
-from strategies.rounds import Chooser, Schedule, read_rounds, run_rounds
+from strategies.rounds import read_rounds, run_rounds
+from strategies.settings import SearchSettings, algos_of, new_chooser, with_published_numbers
 from strategies.summary import (
     compare,
     notes,
@@ -82,21 +82,9 @@ from strategies.summary import (
 
 
 @dataclass
-class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings, CommandSettings,
-             DeviceSettings, MetricSettings):
+class Config(SearchSettings, ExecutorSettings, OracleSettings, CommandSettings, DeviceSettings,
+             MetricSettings):
     search_space: str = setting("nasbench201", spaces.HELP, role="data")
-    search_algo: str = setting(
-        "r", "strategy, or several with commas: r = uniform draws, rl = a policy (REINFORCE), ae = aging "
-        "evolution, bo = Bayesian optimisation. Baselines: the same without a predictor = random, policy, re "
-        "(regularised evolution), ls (local search); with another predictor = bananas (MLPs on paths), xgb "
-        "(boosted trees)")
-    members: int = setting(
-        0, "networks in the ensemble (0 = by strategy: 5 for bo and bananas, 1 for the others); r, rl, ae, "
-        "bo: only if --kernel_share is below 1", within=(0, 100))
-    kernel_share: float = setting(
-        1.0, "r, rl, ae, bo: weight in the score of the Gaussian process (kernel regression) on the "
-        "pre-trained embedding and on analytic properties; 1 = it alone, without networks, which takes "
-        "seconds per search, not minutes; 0 = networks alone, as in the paper", within=(0, 1))
     protocol: str = setting(
         "val-test", "val-test = queries return validation accuracy, which alone chooses, and the result's "
         "test accuracy is reported, if known; oracle-test = queries return test accuracy, as in the "
@@ -114,27 +102,32 @@ class Config(PredictorRecipe, StrategySettings, ExecutorSettings, OracleSettings
     run: int = setting(
         0, "which of NAS-Bench-101's three training runs a query returns (TFRecord files)", within=(0, 2),
         role="data")
-    N: int = setting(150, "queries in all, a hard limit")
-    N0: int = setting(10, "random architectures queried first (the paper: 20; re: its --population, ls: 1)")
-    K: int = setting(5, "architectures queried per round (the paper: 10; re, ls: 1)")
-    C: int = setting(250, "candidates scored per round (the paper: 100)")
     stop_at_best: bool = setting(
         False, "stop after the round that queries the best architecture of the label table, as nothing "
         "better can come; the curve stays there up to N, and the result names the number of queries made",
         role="output")
-    seed: int = setting(0, "seed of the whole search", within=(0, math.inf), role="data")
     seeds: str = setting(
         "", "several searches, like 0,1,2 or 0-9, in place of --seed; each in OUTDIR/ALGO/SEED/", role="data")
     pictures: bool = setting(True, "draw the curve and the best cell of each search", role="output")
     cell_marks: bool = setting(
         True, "DARTS spaces: mark vertices as normal or reduction cell (off = the paper's graph)")
     resume: bool = setting(False, "continue the search in --outdir, if there is one", role="output")
+    ask: int = setting(
+        0, "print the next architectures, this many, as JSON lines, and mark them as pending; the search in "
+        "--outdir begins with the first call, and later ones need no other flag", within=(0, 10**6),
+        role="output")
+    tell: str = setting(
+        "", "record answers: a file of JSON lines, or - = stdin, each with key or architecture and the "
+        'metric, or "failed": "why" (docs/search.md)', role="output")
+    pending: bool = setting(False, "print what was asked and is not answered", role="output")
 
 
 def main(argv: list[str] | None = None) -> dict:
     """Runs or resumes one search or several; returns the content of best.json or summary.json."""
-    config = parse(Config, argv, __doc__)
+    config = parse(Config, argv, __doc__, asked_before)
     algos, seeds = check(config)
+    if config.ask or config.tell or config.pending:
+        return converse(config)
     if config.seeds or len(algos) > 1:
         return run_all(config, algos, seeds)
     with open_executor(config) as executor, progress_bar() as bar:
@@ -147,18 +140,7 @@ def main(argv: list[str] | None = None) -> dict:
 
 def check(config: Config) -> tuple[list[str], list[int]]:
     """The requested strategies and seeds; raises InputError for numbers that make no search."""
-    algos = config.search_algo.split(",")
-    if not set(algos) <= set(STRATEGIES) or len(set(algos)) < len(algos):
-        raise InputError(f"search_algo must be one of {', '.join(STRATEGIES)}, or some of them with commas, "
-                         f"not {config.search_algo!r}")
-    if not 2 <= config.N0 <= config.N:
-        raise InputError(f"--N0 {config.N0}: the random start takes 2..N = 2..{config.N} queries")
-    if not 1 <= config.K <= config.C:
-        raise InputError(f"--K {config.K}: a round queries 1..C = 1..{config.C} of its candidates")
-    if config.tournament > config.population:
-        raise InputError(
-            f"--tournament {config.tournament}: it is drawn from the --population {config.population}")
-    return algos, parse_seeds(config.seeds) if config.seeds else [config.seed]
+    return algos_of(config), parse_seeds(config.seeds) if config.seeds else [config.seed]
 
 
 # One search -------------------------------------------------------------------------------------------------
@@ -198,18 +180,6 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
         return result
 
 
-def with_published_numbers(config: Config) -> Config:
-    """Returns the config with the numbers that its strategy fixes.
-
-    These are the size of the ensemble, the random start, and one query per round.
-    """
-    strategy = STRATEGIES[config.search_algo]
-    return dataclasses.replace(
-        config, members=strategy.members and (config.members or strategy.members),
-        N0=min(strategy.start(config.N0, part(config, StrategySettings)), config.N),
-        K=1 if strategy.sequential else config.K)
-
-
 def open_problem(config: Config, executor: Executor) -> tuple[Space, Oracle]:
     """Opens the space and the oracle: one training per query, or the labels."""
     setup = partial(Setup, seed=config.seed, folder=path_of(config.outdir), executor=executor)
@@ -232,17 +202,6 @@ def open_problem(config: Config, executor: Executor) -> tuple[Space, Oracle]:
     return space, open_training(part(config, OracleSettings), machine, setup(space))
 
 
-def new_chooser(
-    config: Config, pool: CandidatePool, checkpoint: dict | None, device: torch.device
-) -> Chooser:
-    strategy = STRATEGIES[config.search_algo](pool, part(config, StrategySettings))
-    schedule = Schedule(config.N, config.N0, config.K, config.C, config.seed)
-    if not config.members:
-        return Chooser(schedule, pool, strategy, None)
-    settings = PosteriorSettings(part(config, PredictorRecipe), config.seed, strategy.predictor)
-    return Chooser(schedule, pool, strategy, SearchPredictor(settings, pool.space, checkpoint, device))
-
-
 def open_folder(
     folder: Path, config: Config, space: Space, oracle: Oracle, checkpoint: dict | None
 ) -> None:
@@ -262,6 +221,9 @@ def open_folder(
             raise InputError(
                 f"{folder} holds a search already: go on with --resume or give another --outdir")
         stored = read_checked(path, dict[str, Any], "the search cannot be resumed: give another --outdir")
+        if stored.get("oracle") == "ask":
+            raise InputError(f"{folder} holds a search that is asked: go on with --ask and --tell, or give "
+                             "another --outdir")
         if "encoder_sha256" in stored:  # by earlier versions
             weights = stored["encoder_sha256"]
             stored = by_content(stored, encoder_model_state_dict=weights) | {"oracle": config.oracle}
@@ -285,7 +247,8 @@ def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> 
         "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
         "query": best.query, "N": config.N, "stopped": len(history) if len(history) < config.N else None,
         "failed": getattr(oracle, "failed", None), "space": history.space.name, "algo": config.search_algo,
-        "dataset": config.dataset, **metric_of(config).entries(), "protocol": config.protocol,
+        "dataset": config.dataset if config.oracle in ("labels", "train") else "own task",
+        **metric_of(config).entries(), "protocol": config.protocol,
         "chosen_by": chosen_by, "oracle": oracle.name,
         "optimum": optimum(oracle, chosen_by), "neighbours": None,
         "pretrained": config.encoder_model_state_dict or None,
@@ -319,6 +282,63 @@ def print_result(result: dict, folder: Path, pictures: bool) -> None:
     output.print(
         f"best by {result['chosen_by']}: {result['architecture']}\noracle: {result['oracle']}\n{said}"
         f"written: {folder}/best.json, history.jsonl, curve.csv" + pictures * ", curve.png, best_cell.png")
+
+
+# A search that is asked and told ----------------------------------------------------------------------------
+
+def asked_before(flags: dict) -> tuple[dict, str]:
+    """The settings of the search in --outdir, if it was begun by --ask, for calls that go on with it."""
+    path = path_of(flags.get("outdir", Config.outdir)) / "config.json"
+    if not flags.keys() & {"ask", "tell", "pending"} or not path.exists():
+        return {}, ""
+    return read_checked(path, dict[str, Any], "give another --outdir").get("settings", {}), str(path)
+
+
+def converse(config: Config) -> dict:
+    """Records the answers of --tell, then asks for --ask more; returns the content of best.json, if any."""
+    folder, metric = path_of(config.outdir), metric_of(config)
+    config = dataclasses.replace(config, oracle="ask")
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(SearchSettings)}
+    asked = Search(
+        spaces.get(config.search_space, config.cell_marks), folder, config.encoder_model_state_dict, metric,
+        {"device": choose_device(config.device, config.threads), "settings": kept(config)}, **given)
+    result = {}
+    if config.tell:
+        new = asked.tell_all(answers := read_answers(config.tell, asked.space, metric))
+        with asked.alone():
+            result = conclude(with_published_numbers(config), asked)
+        console.print(f"{new} new of {len(answers)} answers; {len(asked.history)} of {config.N} queries "
+                      f"answered, {len(asked.pending)} pending; {folder}/best.json", soft_wrap=True)
+    if config.ask:
+        print_suggestions(asked.space, asked.suggest(config.ask).architectures)
+    if config.pending:
+        print_suggestions(asked.space, list(asked.pending.values()))
+    return result
+
+
+def kept(config: Config) -> dict:
+    """The settings that later calls read again, from any folder; files by their absolute paths."""
+    stays = {field.name for field in dataclasses.fields(config) if field.metadata["role"] in DECIDES}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name in stays}
+    for name in ("search_space", "encoder_model_state_dict"):
+        if values[name] and path_of(values[name]).is_file():
+            values[name] = str(path_of(values[name]).absolute())
+    return {name: value for name, value in values.items() if value != getattr(Config, name)}
+
+
+def conclude(config: Config, asked: Search) -> dict:
+    """Writes best.json, curve.csv and the pictures of the answers so far, unless all of them failed."""
+    history, pending = asked.history, asked.pending
+    if best_of(history[:]).failed:
+        return {}
+    told = SimpleNamespace(name="answers of --tell", failed=sum(query.failed for query in history[:]))
+    result = describe(config, history, told, asked.folder) | {
+        "stopped": None, "answered": len(history), "pending": len(pending)}
+    write_curve(asked.folder / "curve.csv", history[:], result["chosen_by"], len(history))
+    if config.pictures:
+        draw(result, history, asked.folder)
+    write_json(asked.folder / "best.json", result)
+    return result
 
 
 # Several searches -------------------------------------------------------------------------------------------

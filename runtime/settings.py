@@ -17,7 +17,7 @@ import math
 import os
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,12 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see --help")
 
 
-def parse(config_class, argv: list[str] | None, description: str):
+def parse(config_class, argv: list[str] | None, description: str,
+          before: Callable[[dict], tuple[dict, str]] = lambda flags: ({}, "")):
     """Reads the settings of a script from the four sources. Unknown keys and wrong values raise InputError.
 
     A bool is a pair of flags, `--x` and `--no-x`; without either, the value of the lower source holds.
+    before(flags): a source between defaults and --param, like the folder that the flags name.
     """
     types = typing.get_type_hints(config_class)
     parser = Parser(usage="%(prog)s [flags]", description=description, argument_default=argparse.SUPPRESS,
@@ -145,7 +147,8 @@ def parse(config_class, argv: list[str] | None, description: str):
             group.add_argument(f"--{field.name}", metavar=shape, help=help)
     flags = vars(parser.parse_args(argv))
     source = flags.get("param", getattr(config_class, "param", "default"))
-    return combined(config_class, *map(stored_settings, source.split(",")), (flags, "command line"))
+    return combined(config_class, before(flags), *map(stored_settings, source.split(",")),
+                    (flags, "command line"))
 
 
 def combined(config_class, *sources: tuple[dict, str]):

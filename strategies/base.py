@@ -214,5 +214,8 @@ class Strategy:
         """The scores float[C] by which the candidates are ranked, highest first."""
         return posterior.mean
 
+    def asked(self, keys: Sequence[str]) -> None:
+        """Receives the choice among the proposals, if answers may come in later rounds: asking.py."""
+
     def observe(self, queries: Sequence[Query]) -> None:
         """Receives the queries of one finished round, best-ranked first; round 0 comes first."""

@@ -23,6 +23,7 @@ class Reinforce(Strategy):
         self.logits = logits.requires_grad_()
         self.adam = torch.optim.Adam([self.logits], lr=settings.policy_lr)
         self.drawn = {}  # key -> int[D], the decisions that led to this candidate of the current round
+        self.waiting = {}  # the same of earlier rounds, whose answers come later
         self.baseline = None
 
     def propose(self, n, rng):
@@ -39,7 +40,12 @@ class Reinforce(Strategy):
                 break
         return archs[:n]
 
+    def asked(self, keys):
+        self.waiting |= {key: self.drawn[key] for key in keys if key in self.drawn}
+
     def observe(self, queries):
+        late = [query.key for query in queries if query.key in self.waiting]
+        self.drawn |= {key: self.waiting.pop(key) for key in late}
         reward = np.mean([query.utility for query in queries])
         if self.baseline is None:  # the random start
             self.baseline = reward

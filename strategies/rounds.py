@@ -75,9 +75,15 @@ class Chooser:
 
         Asks no oracle.
         """
-        rng = self.rng(t)
         if t == 0:
-            return [(arch, None) for arch in self.pool.draw(n, rng)], {}
+            return [(arch, None) for arch in self.pool.draw(n, self.rng(t))], {}
+        return self.steer(t, history, n)
+
+    def steer(
+        self, t: int, history: list[Query], n: int
+    ) -> tuple[list[tuple[Any, float | None]], dict[str, float]]:
+        """The same for any round whose history can be learned from: by the strategy and the predictor."""
+        rng = self.rng(t)
         started = time.perf_counter()
         candidates = self.pool.fresh(self.strategy.propose(self.schedule.C, rng))
         if len(candidates) < n:

@@ -38,7 +38,7 @@ from spaces.oracles.trained import Setup, TrainedOracle, TrainingLine
 PREFIX = "command:"
 PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 PLACEHOLDERS = ("architecture", "json", "key", "seed", "outdir")
-NAMES = ("accuracy", "validation", "val_accuracy")  # under which the accuracy may stand
+NAMES = ("accuracy", "validation", "val_accuracy", "value")  # under which the accuracy may stand
 SAID = 2000  # characters of a failed program's stderr that are recorded
 
 
@@ -134,6 +134,11 @@ def fault_of(end: End, task: CommandTask) -> str | None:
     return f"exit code {end.code}" if end.code else None
 
 
+def names_of(metric: Metric) -> tuple[str, ...]:
+    """The names, in lower case, under which an answer may have the metric."""
+    return NAMES if metric.is_accuracy else (metric.name, "value")
+
+
 def parse_answer(line: str, names: tuple[str, ...]) -> dict:
     """The numbers in the last line of a program; {"failed": reason} if there are none."""
     try:
@@ -142,19 +147,22 @@ def parse_answer(line: str, names: tuple[str, ...]) -> dict:
         content = None
     if not isinstance(content, dict):
         return {"failed": f"its last line is no JSON object: {line[:80]!r}"}
+    return numbers_in(content, names)
+
+
+def numbers_in(content: dict, names: tuple[str, ...]) -> dict:
+    """{"validation", and "test" and "cost" if any} of an answer, or {"failed": reason}."""
+    content = {str(name).lower(): value for name, value in content.items()}
     name = next((name for name in names if name in content), None)
     if name is None:
-        return {"failed": f"its last line has no {names[0]}: {line[:80]!r}"}
+        return {"failed": f"there is no {names[0]} in {', '.join(content) or 'an empty object':.80}"}
     value = number(content[name])
     if value is None:
-        return {"failed": f"{name} is no finite number: {line[:80]!r}"}
-    accuracy = names == NAMES
-    if accuracy and not 0 <= value <= 100:
-        return {"failed": f"{name} {value:g} is no percentage; name another metric by --metric"}
+        return {"failed": f"{name} is no finite number: {content[name]!r:.60}"}
     rest = {"test": content.get("test", content.get(f"test_{names[0]}")), "cost": content.get("cost")}
     rest = {key: number(entry) for key, entry in rest.items() if number(entry) is not None}
-    if accuracy and not 0 <= rest.get("test", 0) <= 100:
-        return {"failed": f"test {rest['test']:g} is no percentage"}
+    if names == NAMES and not all(0 <= share <= 100 for share in (value, rest.get("test", 0))):
+        return {"failed": f"{name} {value:g} is no percentage; name another metric by --metric"}
     return {"validation": value, **rest}
 
 
@@ -178,7 +186,7 @@ class CommandOracle(TrainedOracle):
     def __init__(self, text: str, metric: Metric, seconds: float, setup: Setup):
         """text: 'command: PROGRAM ...'. seconds: after which a training has failed; 0 = never."""
         self.words, self.seconds, self.cwd = parse_command(text), seconds, os.getcwd()
-        self.names = NAMES if metric.is_accuracy else (metric.name,)
+        self.names = names_of(metric)
         decided = [self.words, metric.name, metric.lower_is_better, setup.seed, seconds]
         self.first_failure = ""
         if isinstance(setup.executor, ProcessPool):  # the programs are processes: threads can wait for them
