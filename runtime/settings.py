@@ -40,15 +40,17 @@ SWEEPS = {  # source of settings: the environment variable that names the folder
 
 
 def setting(default, help: str, choices: tuple = (), within: tuple[float, float] = (-math.inf, math.inf),
-            role: str = "recipe"):
+            role: str = "recipe", several: bool = False):
     """A dataclass field that becomes a flag with this help text.
 
-    within: the bounds of a number, both ends included. role: a key of ROLES.
+    within: the bounds of a number, both ends included. role: a key of ROLES. several: the flag may be given
+    more than once; its value is all of them with commas.
     """
     if role not in ROLES:
         raise ValueError(f"role {role!r} is none of {', '.join(ROLES)}")
     return dataclasses.field(
-        default=default, metadata={"help": help, "choices": choices, "within": within, "role": role})
+        default=default, metadata={"help": help, "choices": choices, "within": within, "role": role,
+                                   "several": several})
 
 
 # The resume contract ----------------------------------------------------------------------------------------
@@ -144,8 +146,10 @@ def parse(config_class, argv: list[str] | None, description: str,
         else:
             choices = ",".join(filter(None, field.metadata["choices"]))
             shape = f"{{{choices}}}" if choices else types[field.name].__name__.upper()
-            group.add_argument(f"--{field.name}", metavar=shape, help=help)
-    flags = vars(parser.parse_args(argv))
+            group.add_argument(f"--{field.name}", metavar=shape, help=help,
+                               action="append" if field.metadata["several"] else "store")
+    flags = {name: ",".join(value) if isinstance(value, list) else value
+             for name, value in vars(parser.parse_args(argv)).items()}
     source = flags.get("param", getattr(config_class, "param", "default"))
     return combined(config_class, before(flags), *map(stored_settings, source.split(",")),
                     (flags, "command line"))

@@ -36,6 +36,7 @@ from spaces.base import Record
 from spaces.metrics import Metric
 from strategies.base import CandidatePool, Query
 from strategies.history import History, best_of
+from strategies.limits import Facts, Limits
 from strategies.settings import SearchSettings, algos_of, new_chooser, with_published_numbers
 
 FEWEST = 2  # answers that are no failures, before a predictor can be fitted
@@ -81,7 +82,7 @@ class Search:
         folder     keeps the search; None = a temporary one
         encoder    a last.pt of pretrain.py, "default" = the shipped one, "" = from scratch
         metric     what is told; the default is accuracy in percent
-        command    how search.py was called: device, and entries of config.json
+        command    how search.py was called: device, costs (`strategies.limits`), entries of config.json
         settings   flags of search.py: search_algo, N, N0, C, seed ... (`SearchSettings`)
         Raises InputError for wrong settings, or a folder that holds another search.
         """
@@ -93,6 +94,7 @@ class Search:
         self.checkpoint = load_encoder(encoder, self.space) if encoder else None
         command = dict(command or {})
         self.device = command.pop("device", None) or choose_device("auto", 0)
+        self._limits = Limits(chosen.limit, Facts(self.space, costs=command.pop("costs", None)))
         self._temporary = tempfile.TemporaryDirectory() if folder is None else None
         self.folder, self._sizes = path_of(folder or self._temporary.name), None
         with self.alone():
@@ -220,8 +222,8 @@ class Search:
         if self._sizes == self._read_sizes():
             return
         self.history = History(self.folder / "history.jsonl", self.space, self.settings.N, self.metric)
-        self._chooser = new_chooser(self.settings, CandidatePool(self.space, lambda key: True, None),
-                                    self.checkpoint, self.device)
+        pool = CandidatePool(self.space, self._limits.keeps, None, str(self._limits))
+        self._chooser = new_chooser(self.settings, pool, self.checkpoint, self.device)
         self._lines, self._asked, self._seen = [], {}, 0
         path = self.folder / "asked.jsonl"
         lines = [checked_json(content, AskedLine, f"{path}:{number}", "give another folder")

@@ -11,8 +11,12 @@ import numpy as np
 
 from models.batch import Batch
 from models.features.vocabulary import Vocabulary
+from runtime.errors import InputError
 from runtime.settings import setting
 from spaces import Space
+
+BATCH = 256  # architectures drawn at a time where limits exclude many
+MOST_MISSES = 400  # batches in a row without a new one, before a draw is given up
 
 
 @dataclass
@@ -69,9 +73,13 @@ class Query(NamedTuple):
 class CandidatePool:
     """The architectures that may be queried: all that the oracle covers, except those already taken."""
 
-    def __init__(self, space: Space, covers: Callable[[str], bool], keys: Sequence[str] | None):
-        """keys: all that the oracle covers, if they can be listed; if None, `covers` alone decides."""
-        self.space, self._covers, self._taken = space, covers, set()
+    def __init__(self, space: Space, covers: Callable[[str], bool], keys: Sequence[str] | None,
+                 limits: str = ""):
+        """keys: all that the oracle covers, if they can be listed; if None, `covers` alone decides.
+
+        limits: those that `covers` keeps, in words.
+        """
+        self.space, self._covers, self._taken, self._limits = space, covers, set(), limits
         self._listed = None if keys is None else dict.fromkeys(keys)  # ordered; drops a key in O(1)
 
     @property
@@ -79,7 +87,9 @@ class CandidatePool:
         """The number of architectures in the pool; infinite if the space cannot be counted."""
         if self._listed is not None:
             return len(self._listed)
-        return float("inf") if self.space.size is None else self.space.size - len(self._taken)
+        if self.space.size is None or self._limits:
+            return float("inf")
+        return self.space.size - len(self._taken)
 
     def take(self, key: str) -> None:
         """Removes the architecture with this key, which has been queried."""
@@ -111,14 +121,22 @@ class CandidatePool:
         return key not in self._taken and self._covers(key)
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Hashable]:
-        """Draws n different architectures uniformly; all if fewer are left."""
+        """Draws n different architectures uniformly; all if fewer are left.
+
+        Raises InputError if so few keep the limits that none is found.
+        """
         n = int(min(n, self.left))
         if self._listed is not None:
             keys = list(self._listed)
             return [self.space.parse(keys[row]) for row in rng.choice(len(keys), n, replace=False)]
-        drawn = []
+        drawn, batch, misses = [], max(n, BATCH) if self._limits else n, 0
         while len(drawn) < n:
-            drawn = self.fresh(drawn + self.space.sample(n, rng))
+            known = len(drawn)
+            drawn = self.fresh(drawn + self.space.sample(batch, rng))
+            misses = 0 if len(drawn) > known else misses + 1
+            if misses == MOST_MISSES:
+                raise InputError(f"--limit {self._limits}: none of {batch * misses:,} random architectures "
+                                 "keeps it and is new: loosen the limits")
         return drawn[:n]
 
     def neighbourhood(self, arch: Hashable, edits: int, rng: np.random.Generator) -> list[Hashable]:

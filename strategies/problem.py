@@ -10,12 +10,14 @@ import numpy as np
 
 import spaces
 from runtime.errors import InputError
+from runtime.log import console
 from spaces import Space
 from spaces.base import Oracle
 from spaces.metrics import Metric
 from spaces.oracles import open_oracle
 from spaces.oracles.table import TableOracle
 from strategies.base import CandidatePool
+from strategies.limits import Limits
 
 # protocol: the accuracy that a query returns and that chooses the best
 QUERY_PROTOCOLS = {"val-test": "validation", "oracle-test": "test"}
@@ -53,12 +55,31 @@ def open_benchmark(named: Benchmark) -> tuple[Space, Oracle]:
     return space, oracle
 
 
-def open_pool(space: Space, oracle: Oracle, N: int, protocol: str) -> CandidatePool:
-    """The pool of all architectures that the oracle covers; raises InputError if they are fewer than N."""
-    pool = CandidatePool(space, oracle.covers, oracle.table.keys if isinstance(oracle, TableOracle) else None)
+def within(oracle: Oracle, limits: Limits) -> Oracle:
+    """The oracle, without the rows of its table that break a limit; stderr says how many are left."""
+    if not limits or not isinstance(oracle, TableOracle):
+        return oracle
+    kept = limits.keep(oracle.table.keys)
+    if not kept.any():
+        raise InputError(
+            f"--limit {limits}: none of the {len(kept):,} architectures of {oracle.name} keeps it")
+    console.print(f"{kept.sum():,} of {len(kept):,} architectures keep {limits}", highlight=False)
+    return TableOracle(oracle.table.select(kept), oracle.space)
+
+
+def open_pool(space: Space, oracle: Oracle, N: int, protocol: str, limits: Limits) -> CandidatePool:
+    """The pool of all architectures that the oracle covers and that keep the limits.
+
+    Raises InputError if they are fewer than N.
+    """
+    if isinstance(oracle, TableOracle):
+        pool = CandidatePool(space, oracle.covers, oracle.table.keys)
+    else:
+        pool = CandidatePool(
+            space, lambda key: oracle.covers(key) and limits.keeps(key), None, str(limits))
     if N > pool.left:
         raise InputError(f"--N {N}: {oracle.name} has {QUERY_PROTOCOLS[protocol]} values of only "
-                         f"{pool.left} architectures")
+                         f"{pool.left} architectures" + f" that keep {limits}" * bool(limits))
     return pool
 
 

@@ -36,6 +36,11 @@ class SearchSettings(PredictorRecipe, StrategySettings):
     N0: int = setting(10, "random architectures queried first (the paper: 20; re: its --population, ls: 1)")
     K: int = setting(5, "architectures queried per round (the paper: 10; re, ls: 1)")
     C: int = setting(250, "candidates scored per round (the paper: 100)")
+    limit: str = setting(
+        "", "query only what keeps NAME<=NUMBER (or <, >=, >), like params<=4e6; several flags, or commas; "
+        "NAME: a column of --labels or --more_labels, or computed: params, macs of DARTS networks (of "
+        "--budget, else 20 cells of 36 channels) and of declared spaces with sizes", role="data",
+        several=True)
     seed: int = setting(0, "seed of the whole search", within=(0, math.inf), role="data")
 
 

@@ -95,6 +95,14 @@ def read_names(path: Path) -> tuple[list[int], list[str]]:
     return [line for line, _ in records], [_identity(path, line, record) for line, record in records]
 
 
+def read_columns(path: Path) -> list[str]:
+    """The names of the columns, in lower case, as the first row has them."""
+    text = _text(path)
+    json_lines = text.lstrip()[:1] in ("{", "[")
+    records = _without_header(path, _json_records(path, text), {}) if json_lines else _csv_records(path, text)
+    return [str(name).lower() for name in next(iter(records), (0, {}))[1]]
+
+
 # Records ----------------------------------------------------------------------------------------------------
 
 def _text(path: Path) -> str:
