@@ -59,6 +59,8 @@ class Convolution(Kind, tag="convolution"):
 
 
 class Pooling(Kind, tag="pooling"):
+    """Where channels change, a 1 x 1 convolution with normalisation follows."""
+
     kernel: Annotated[int, Meta(ge=1, le=31)] = 3
     stride: Count = 1
     of: Literal["max", "average"] = "max"
@@ -169,7 +171,7 @@ def cost(operation: Description, place: Place) -> Cost:
     stride *= operation.get("stride", 1)
     after = -(-pixels // stride)  # pixels a side of the output
     kind = operation["is"]
-    if kind == "identity" and (into != out or stride > 1):
+    if into != out and kind in ("identity", "pooling") or kind == "identity" and stride > 1:
         return convolved(into, out, after) + norm(out)
     if kind == "convolution":
         rest = convolution_cost(operation, Place(out, out, after), 1)

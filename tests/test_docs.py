@@ -14,7 +14,8 @@ from runtime.settings import Parser, parse
 from sweeps.launch import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("docs/*.md"),
+                *ROOT.glob("examples/*/README.md")])
 SHELL_WORDS = {"source", "export", "cd", "pip", "git"}  # commands that are none of ours
 
 
@@ -35,7 +36,7 @@ def commands(page: Path) -> list[tuple[int, list[str]]]:
             while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
                 words = words[1:]
             if words:
-                found.append((number, words))
+                found.append((number, words[:words.index(">")] if ">" in words else words))
         text = ""
     return found
 
@@ -114,10 +115,14 @@ def test_the_readme_fits_a_screenful_of_minutes():
     assert len(lines) <= 200 and len(text.encode()) <= 12_288 and max(map(len, lines)) <= 110
 
 
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
 @pytest.mark.slow
-def test_the_python_example_runs_as_it_stands(tmp_path):
+@pytest.mark.parametrize("block", BLOCKS, ids=["predictor", "search"])
+def test_the_python_examples_run_as_they_stand(tmp_path, block):
     """In a folder of its own, with the checkout on the path."""
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     assert len(block.strip().splitlines()) <= 12
     environment = {"PYTHONPATH": str(ROOT), "PATH": "", "OMP_NUM_THREADS": "1"}
     run = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True,

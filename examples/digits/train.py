@@ -2,8 +2,7 @@
 
     python examples/digits/train.py '{"operations": {"layer1": "conv3", ..., "layer6": "skip"}}' --seed 0
 
-search.py calls it with --oracle 'command: python examples/digits/train.py {json} --seed {seed}'. 597 of the
-1,797 images train, 600 validate (the accuracy that the search sees), 600 test.
+597 of the 1,797 images train, 600 validate (the accuracy that the search sees), 600 test.
 """
 from __future__ import annotations
 
@@ -44,6 +43,13 @@ def layer(operation: str, into: int, out: int, stride: int) -> nn.Module:
     return pool if (into, stride) == (out, 1) else nn.Sequential(pool, norm_conv(into, out, 1, stride))
 
 
+def network_of(chosen: dict[str, str]) -> nn.Sequential:
+    width = (12, 12, 12, 12, 24, 24, 24)
+    layers = [layer(chosen[f"layer{i}"], width[i - 1], width[i], 2 if i == 4 else 1) for i in range(1, 7)]
+    return nn.Sequential(norm_conv(1, 12, 3), nn.ReLU(), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(24, 10))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("json", help="the architecture, as search.py writes it for {json}")
@@ -51,26 +57,21 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
-    chosen, width = json.loads(args.json)["operations"], (12, 12, 12, 12, 24, 24, 24)
-    layers = [layer(chosen[f"layer{i}"], width[i - 1], width[i], 2 if i == 4 else 1) for i in range(1, 7)]
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10))
-    network = nn.Sequential(norm_conv(1, 12, 3), nn.ReLU(), *layers, head)
+    network = network_of(json.loads(args.json)["operations"])
 
     digits = load_digits()
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))  # one split for all
     images, labels = torch.tensor(digits.images).float()[order, None] / 16, torch.tensor(digits.target)[order]
     optimiser = torch.optim.AdamW(network.parameters(), 5e-3)
-    steps = EPOCHS * -(-597 // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=EPOCHS * -(-597 // BATCH))
     for _ in range(EPOCHS):
         for rows in torch.randperm(597).split(BATCH):
             optimiser.zero_grad()
             F.cross_entropy(network(images[rows]), labels[rows]).backward()
             optimiser.step()
             schedule.step()
-    network.eval()
-    with torch.no_grad():
-        right = (network(images[597:]).argmax(1) == labels[597:]).double() * 100
+    network.eval().requires_grad_(False)
+    right = (network(images[597:]).argmax(1) == labels[597:]).double() * 100
     print(json.dumps({"accuracy": right[:600].mean().item(), "test": right[600:].mean().item()}))
 
 
