@@ -92,7 +92,8 @@ def show(report: dict, chosen: list[dict]) -> None:
     """Prints the table of these records; the first method of each size is the one compared with."""
     settings, first = report["settings"], chosen[0]["method"]
     gains = {(gain["method"], gain["n_labels"]): interval(gain) for gain in differences(chosen, first)}
-    title = (f"{settings['space']}, ranks {report['target']} accuracies of {report['ranked']}; "
+    ranks = settings.get("metric") or f"{report['target']} accuracies"
+    title = (f"{settings['space']}, ranks {ranks} of {report['ranked']}; "
              f"'tau minus': difference from {first}, 95 % interval; 'best 10 %': tau among the truly best; "
              "'sec': fit of one seed")
     columns = ("labels", "method", "tau", "tau minus", "rho", "p@10", "p@50", "p@100", "best 10 %", "sec",
