@@ -133,7 +133,7 @@ def append_line(path: Path, values: dict) -> None:
 
 def whole_lines(path: Path) -> list[bytes]:
     """Reads the lines of an append-only file, if it exists. An unfinished last line is cut off the file."""
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():  # one that leads nowhere is a fault
         return []
     if not path.is_file():
         raise InputError(f"{path} is no file: remove it, or name another folder")

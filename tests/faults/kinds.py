@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faults.stages import FINETUNE, ONE, PRETRAIN, SEARCH, TRAIN, TRAINED, rows
+from faults.stages import ASKED, FINETUNE, ONE, PRETRAIN, SEARCH, TRAIN, TRAINED, rows
 
 Check = Callable[[Path], str]  # what is wrong with the files of a folder after a success; "" if nothing
 
@@ -96,6 +96,7 @@ FINETUNE_ON = FINETUNE + " --labels {folder}/labels.csv --resume --save {folder}
 SEARCH_ON = SEARCH + " --labels {folder}/labels.csv --resume --outdir {folder}/"
 TRAINED_ON = TRAINED + " --resume --outdir {folder}/run"
 TRAIN_ON = TRAIN + " --resume --save {folder}/"
+ASKED_ON = f"search --no-pictures {ONE} --outdir {{folder}}/run"
 COMPARE = "benchmarks.search --runs {folder}/runs --within 5 --out {folder}/out.json"
 RECORD = (f"benchmarks.predictor --methods xgboost --n_labels 10 --seeds 0,1 {ONE} "
           "--labels {folder}/labels.csv --out {file} --work {folder}/work")
@@ -169,6 +170,14 @@ RUNS = (
     Kind("search-log", "searching/killed/log.jsonl", "jsonl", SEARCH_ON + "killed", sound("killed/best.json"),
          optional=True),
     Kind("search-best", "searching/finished/best.json", "json", SEARCH_ON + "finished", optional=True),
+    Kind("declaration", "asking/mine.json", "json",
+         ASKED + " --search_space {file} --outdir {folder}/out --ask 3", people=True),
+    Kind("answers", "asking/results.jsonl", "jsonl", ASKED_ON + " --tell {file}", sound("run/best.json"),
+         people=True),
+    Kind("asked-lines", "asking/run/asked.jsonl", "jsonl",
+         ASKED_ON + " --tell {folder}/results.jsonl --ask 2", optional=True),
+    Kind("asked-history", "asking/run/history.jsonl", "jsonl", ASKED_ON + " --ask 2", optional=True),
+    Kind("asked-config", "asking/run/config.json", "json", ASKED_ON + " --ask 2"),
     Kind("searches-best", "searches/runs/random/0/best.json", "json", COMPARE, sound("out.json"),
          optional=True),
     Kind("searches-curve", "searches/runs/random/0/curve.csv", "csv", COMPARE),

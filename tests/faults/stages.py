@@ -14,6 +14,7 @@ import numpy as np
 import spaces
 from cifar.oracle import OracleSettings, evaluate, open_training
 from runtime.executors import InProcess
+from spaces.declared.space import SHIPPED
 from spaces.oracles.trained import Setup
 from sweeps.earlier import append_trial
 from sweeps.experiment import Trial
@@ -26,6 +27,7 @@ PRETRAIN = f"pretrain --tasks mask,flow --batch_size 8 --archs 40 --no-tensorboa
 FINETUNE = f"finetune --finetune_train_samples 10 --members 1 --epochs 1 --seeds 0 {NETWORK}"
 SEARCH = ("search --search_algo random --N 12 --N0 6 --K 3 --C 12 --population 6 --epochs 1 --no-pictures "
           f"--protocol val-test {NETWORK}")
+ASKED = f"search --search_algo ae --N 12 --N0 4 --C 12 --population 6 --no-pictures {ONE}"
 SIZES = "layers=3,init_channels=2,batch_size=16,auxiliary=false"
 TRAINED = ("search --search_algo random --oracle train --search_space darts --N 4 --N0 2 --K 2 --C 4 "
            f"--no-pictures {ONE} --data {{folder}}/images.npz --budget epochs=1,{SIZES}")
@@ -150,6 +152,18 @@ def cut(run: Path, queries: int) -> None:
         (run / name).unlink()
     path = run / "history.jsonl"
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:queries]))
+
+
+def asking(folder: Path, run: Run) -> None:
+    """A declared space, and a search in it that was asked twice and told once, and is to be told again."""
+    shutil.copy(SHIPPED["nasbench_macro"], folder / "mine.json")
+    run(f"{ASKED} --search_space {folder}/mine.json --outdir {folder}/run --ask 3")
+    lines = [json.loads(line) for line in (folder / "run/asked.jsonl").read_text().splitlines()]
+    keys = [entry["key"] for entry in lines[0]["architectures"]]
+    answers = [json.dumps({"key": key, "accuracy": 90 + i}) + "\n" for i, key in enumerate(keys)]
+    (folder / "told.jsonl").write_text("".join(answers[:2]))
+    (folder / "results.jsonl").write_text(answers[2] + json.dumps({"key": keys[0], "accuracy": 90}) + "\n")
+    run(f"{ASKED} --outdir {folder}/run --tell {folder}/told.jsonl --ask 2")
 
 
 def searches(folder: Path, run: Run) -> None:
@@ -283,5 +297,5 @@ def sweeps(folder: Path, run: Run) -> None:
 
 
 STAGES = {stage.__name__: stage for stage in (
-    labels, official, predictors, pretraining, finetuning, searching, searches, trained, training, settings,
-    generated, surrogates, records, quickstarts, ablations, sweeps)}
+    labels, official, predictors, pretraining, finetuning, searching, asking, searches, trained, training,
+    settings, generated, surrogates, records, quickstarts, ablations, sweeps)}
