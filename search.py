@@ -40,7 +40,6 @@ from runtime.locks import exclusive
 from runtime.log import console, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import (
-    DECIDES,
     by_content,
     check_same,
     command_of,
@@ -59,7 +58,7 @@ from spaces.oracles.command import PREFIX, CommandOracle, CommandSettings
 from spaces.oracles.table import QueryBudget
 from spaces.oracles.trained import Setup
 from strategies import TWINS
-from strategies.answers import print_suggestions, read_answers
+from strategies.answers import asked_before, kept, print_suggestions, read_answers
 from strategies.asking import Search
 from strategies.history import History, best_of
 from strategies.limits import Facts, Limits, Sources
@@ -76,6 +75,7 @@ from strategies.report import describe, print_result
 from strategies.rounds import run_rounds
 from strategies.settings import SearchSettings, algos_of, new_chooser, with_published_numbers
 from strategies.summary import (
+    TOLD,
     compare,
     print_summary,
     read_best,
@@ -133,7 +133,7 @@ class Config(SearchSettings, ExecutorSettings, OracleSettings, CommandSettings, 
 
 def main(argv: list[str] | None = None) -> dict:
     """Runs or resumes one search or several; returns the content of best.json or summary.json."""
-    config = parse(Config, argv, __doc__, asked_before)
+    config = parse(Config, argv, __doc__, partial(asked_before, Config))
     algos, seeds = check(config)
     if config.ask or config.tell or config.pending:
         return converse(config)
@@ -166,6 +166,8 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     space, oracle = open_problem(config, executor)
     facts = facts_of(config, space)
     limits = Limits(config.limit, facts)
+    if config.second:
+        facts.of(Second.parse(config.second).name, [])  # finds a wrong name now
     oracle = within(oracle, limits)
     pool = open_pool(space, oracle, config.N, config.protocol, limits)
     ceiling = stop_utility(oracle, config.stop_at_best)
@@ -272,7 +274,7 @@ def report_front(config: Config, history: History, facts: Facts, oracle: Oracle)
     write_front(folder / "pareto.csv", history[:], front)
     if config.pictures:
         title = f"{history.space.name}, {config.search_algo}, seed {config.seed}"
-        pareto.plot(front, folder / "pareto.png", title)
+        pareto.plot(front, folder / "pareto.png", title, QUERY_PROTOCOLS[config.protocol])
 
 
 def draw(result: dict, history: History, folder: Path) -> None:
@@ -288,17 +290,14 @@ def draw(result: dict, history: History, folder: Path) -> None:
 
 # A search that is asked and told ----------------------------------------------------------------------------
 
-def asked_before(flags: dict) -> tuple[dict, str]:
-    """The settings of the search in --outdir, if it was begun by --ask, for calls that go on with it."""
-    path = path_of(flags.get("outdir", Config.outdir)) / "config.json"
-    if not flags.keys() & {"ask", "tell", "pending"} or not path.exists():
-        return {}, ""
-    return read_checked(path, dict[str, Any], "give another --outdir").get("settings", {}), str(path)
-
-
 def converse(config: Config) -> dict:
     """Records the answers of --tell, then asks for --ask more; returns the content of best.json, if any."""
     folder, metric = path_of(config.outdir), metric_of(config)
+    for flag, unused in {"oracle": config.oracle in ("labels", "ask"), "seeds": not config.seeds,
+                         "protocol": config.protocol == "val-test", "more_labels": not config.more_labels,
+                         "second": not config.second, "labels": not config.labels}.items():
+        if not unused:
+            raise InputError(f"--{flag}: not with --ask and --tell, whose answers come from elsewhere")
     config = dataclasses.replace(config, oracle="ask")
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(SearchSettings)}
     asked = Search(
@@ -309,34 +308,29 @@ def converse(config: Config) -> dict:
     if config.tell:
         new = asked.tell_all(answers := read_answers(config.tell, asked.space, metric))
         with asked.alone():
+            asked.refresh()
             result = conclude(with_published_numbers(config), asked)
         console.print(f"{new} new of {len(answers)} answers; {len(asked.history)} of {config.N} queries "
-                      f"answered, {len(asked.pending)} pending; {folder}/best.json", soft_wrap=True)
+                      f"answered, {len(asked.waiting)} pending; {folder}/best.json", soft_wrap=True)
     if config.ask:
-        print_suggestions(asked.space, asked.suggest(config.ask).architectures)
+        line = asked.suggest(config.ask)
+        print_suggestions(asked.space, line.architectures)
+        if len(line.architectures) < config.ask:
+            console.print(f"{len(line.architectures)} of {config.ask}: the last of --N {config.N}, or of the "
+                          "space", soft_wrap=True)
     if config.pending:
         print_suggestions(asked.space, list(asked.pending.values()))
     return result
 
 
-def kept(config: Config) -> dict:
-    """The settings that later calls read again, from any folder; files by their absolute paths."""
-    stays = {field.name for field in dataclasses.fields(config) if field.metadata["role"] in DECIDES}
-    values = {name: value for name, value in dataclasses.asdict(config).items() if name in stays}
-    for name in ("search_space", "encoder_model_state_dict"):
-        if values[name] and path_of(values[name]).is_file():
-            values[name] = str(path_of(values[name]).absolute())
-    return {name: value for name, value in values.items() if value != getattr(Config, name)}
-
-
 def conclude(config: Config, asked: Search) -> dict:
     """Writes best.json, curve.csv and the pictures of the answers so far, unless all of them failed."""
-    history, pending = asked.history, asked.pending
+    history = asked.history
     if best_of(history[:]).failed:
         return {}
-    told = SimpleNamespace(name="answers of --tell", failed=sum(query.failed for query in history[:]))
+    told = SimpleNamespace(name=TOLD, failed=sum(query.failed for query in history[:]))
     result = describe(config, history, told, asked.folder) | {
-        "stopped": None, "answered": len(history), "pending": len(pending)}
+        "stopped": None, "answered": len(history), "pending": len(asked.waiting)}
     write_curve(asked.folder / "curve.csv", history[:], result["chosen_by"], len(history))
     if config.pictures:
         draw(result, history, asked.folder)

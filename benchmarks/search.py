@@ -38,7 +38,7 @@ from spaces.metrics import metric_in
 from strategies import STRATEGIES, TWINS
 from strategies.summary import SearchRun, compare, read_run, said
 
-SAME = ("space", "dataset", "metric", "lower_is_better", "protocol", "chosen_by", "oracle")
+SAME = ("space", "dataset", "metric", "lower_is_better", "protocol", "chosen_by", "oracle", "limit")
 MEANING = {  # difference: (its column, its format)
     "accuracy": ("{shown} at {within}", "+.3f"),
     "share": ("share at the optimum within {within}", "+.2f"),

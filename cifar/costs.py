@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from cifar.network import cost
+from runtime.log import console
 from spaces.darts import CONCAT, OPERATIONS, Genotype, genes, numbers_of
 
-FREE = "max_pool_3x3"  # costs nothing at any stride
+FREE = ("max_pool_3x3", "avg_pool_3x3")  # cost nothing at any stride
 EDGE = (0, 7)  # of a cell: the first edge leaves an input, the last one can leave a node
 
 
@@ -37,17 +38,18 @@ class DartsCosts:
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
         """The cost [2] of a network of free edges; of one edge more than that [cell, inner, operation, 2]."""
-        base = self._cost(0, 0, FREE)
-        edges = np.zeros((2, 2, len(OPERATIONS), 2))
-        for cell in range(2):
-            for inner, edge in enumerate(EDGE):
-                for i, name in enumerate(OPERATIONS):
-                    edges[cell, inner, i] = self._cost(cell, edge, name) - base
+        with console.status("computing the costs of DARTS operations"):
+            base = self._cost(0, 0, FREE[0])
+            edges = np.zeros((2, 2, len(OPERATIONS), 2))
+            for i, name in enumerate(OPERATIONS):
+                if name not in FREE:
+                    edges[0, :, i] = self._cost(0, EDGE[0], name) - base  # a normal cell has stride 1
+                    edges[1, :, i] = [self._cost(1, edge, name) - base for edge in EDGE]
         return base, edges
 
     def _cost(self, cell: int, edge: int, name: str) -> np.ndarray:
         """The cost of the network whose edges are free, but for one: params, macs."""
-        cells = [[(FREE, 0), (FREE, 1)] * 4 for _ in range(2)]
+        cells = [[(FREE[0], 0), (FREE[0], 1)] * 4 for _ in range(2)]
         cells[cell][edge] = (name, 0 if edge == 0 else 4)
         normal, reduce = map(tuple, cells)
         return np.array(cost(Genotype(normal, CONCAT, reduce, CONCAT), self.channels, self.cells), float)

@@ -15,13 +15,16 @@ from figs.curve import dress
 from figs.style import BLUE, FAINT, GREY, INK, PAPER, save
 
 
-def plot(front, path: str | Path, title: str) -> None:
-    """Writes the picture atomically; its suffix is its format. front: a `strategies.pareto.Front`."""
+def plot(front, path: str | Path, title: str, chosen_by: str) -> None:
+    """Writes the picture atomically; its suffix is its format.
+
+    front: a `strategies.pareto.Front`. chosen_by: validation, or test under the protocol oracle-test.
+    """
     figure = Figure(figsize=(6.4, 4.4), facecolor=PAPER, layout="constrained")
     second, metric = front.second, front.metric
     axes = figure.add_subplot(
         xlabel=f"{second.name} ({'less' if second.lower_is_better else 'more'} is better)",
-        ylabel=metric.said("validation") + (" (less is better)" if metric.lower_is_better else ""))
+        ylabel=metric.said(chosen_by) + (" (less is better)" if metric.lower_is_better else ""))
     axes.set_title(title, loc="left", color=INK, size=11, weight="bold", pad=10)
     axes.scatter(front.other, front.first, s=14, color=GREY, alpha=0.5, lw=0, label="queries")
     rows = np.flatnonzero(front.best)

@@ -39,9 +39,9 @@ from strategies.history import History, best_of
 from strategies.limits import Facts, Limits
 from strategies.settings import SearchSettings, algos_of, new_chooser, with_published_numbers
 
-FEWEST = 2  # answers that are no failures, before a predictor can be fitted
+FEWEST = 2  # answers that are no failures, before a predictor can be fitted; without one, 1
 TRIES = 20  # proposals per query of a strategy that makes one at a time
-PATIENCE = 60.0  # seconds that a call waits for another one on the same folder
+PATIENCE = 300.0  # seconds that a call waits for another one on the same folder
 
 
 class Suggestion(msgspec.Struct):
@@ -94,12 +94,18 @@ class Search:
         self.checkpoint = load_encoder(encoder, self.space) if encoder else None
         command = dict(command or {})
         self.device = command.pop("device", None) or choose_device("auto", 0)
+        if isinstance(space, str):  # then search.py can go on
+            command.setdefault("settings", settings | {
+                "search_space": absolute(space), "encoder_model_state_dict": absolute(encoder),
+                "metric": "" if metric.is_accuracy else metric.name,
+                "lower_is_better": metric.lower_is_better})
         self._limits = Limits(chosen.limit, Facts(self.space, costs=command.pop("costs", None)))
+        self._listed = None
         self._temporary = tempfile.TemporaryDirectory() if folder is None else None
         self.folder, self._sizes = path_of(folder or self._temporary.name), None
         with self.alone():
             self._open_folder(command)
-            self._refresh()
+            self.refresh()
 
     # What users call ----------------------------------------------------------------------------------------
 
@@ -118,31 +124,41 @@ class Search:
     @property
     def pending(self) -> dict[str, Suggestion]:
         """{key: what was asked and is not answered}."""
-        self._refresh()
-        return {key: suggestion for key, (_, suggestion) in self._asked.items() if key not in self._answered}
+        with self.alone():
+            self.refresh()
+        return self.waiting
 
     @property
     def best(self) -> Query:
         """The best answer by validation. Raises InputError if there is none."""
-        self._refresh()
+        with self.alone():
+            self.refresh()
         if len(self.history) == 0 or best_of(self.history[:]).failed:
             raise InputError(f"{self.folder}: no answer that is no failure yet: tell one")
         return best_of(self.history[:])
+
+    @property
+    def waiting(self) -> dict[str, Suggestion]:
+        """`pending`, of what was last read."""
+        return {key: suggestion for key, (_, suggestion) in self._asked.items() if key not in self._answered}
 
     # What search.py calls -----------------------------------------------------------------------------------
 
     def suggest(self, k: int) -> AskedLine:
         """`ask`, with what asked.jsonl says of it."""
+        if k < 1:
+            raise InputError(f"ask {k}: ask for at least one architecture")
         with self.alone():
-            self._refresh()
-            if k < 1:
-                raise InputError(f"ask {k}: ask for at least one architecture")
+            self.refresh()
+            self._sizes = None  # if this is interrupted, the strategy is half-way: all is read again
             left = int(min(self.settings.N - len(self._known), self._chooser.pool.left))
             if left < 1:
                 raise InputError(f"{self.folder}: all {len(self._known)} queries are asked or answered: "
                                  "a larger N goes on" if self.settings.N <= len(self._known) else
                                  f"{self.folder}: every architecture of the space is asked or answered")
             line = self._choose(min(k, left))
+            if not line.architectures:
+                raise InputError(f"{self.folder}: no further architecture was found: loosen the limits")
             append_line(self.folder / "asked.jsonl", msgspec.to_builtins(line))
             self._remember(line)
             self._sizes = self._read_sizes()
@@ -155,8 +171,9 @@ class Search:
         and for more than N answers.
         """
         with self.alone():
-            self._refresh()
+            self.refresh()
             new = self._checked(answers)
+            self._sizes = None
             for key, answer in new.items():
                 t, score = len(self._lines), None
                 if key in self._asked:
@@ -172,10 +189,13 @@ class Search:
         """{key: answer} of those that are not recorded yet."""
         new = {}
         for answer in answers:
-            key, value = self.space.key(answer.arch), answer.value
+            key = self.space.key(answer.arch)
             at = f"{answer.where}: {key}" if answer.where else key
-            if value is not None and not np.isfinite(value):
-                raise InputError(f"{at}: {value} is no finite number: tell that it failed instead")
+            answer = answer._replace(**{
+                name: plain(getattr(answer, name), f"{at}: {name}") for name in ("value", "test", "cost")})
+            value = answer.value
+            if key not in self._asked and not self._limits.keeps(key):
+                raise InputError(f"{at}: it breaks {self._limits}, and was never asked: leave it out")
             if self.metric.is_accuracy and not all(0 <= v <= 100 for v in answer[1:3] if v is not None):
                 raise InputError(f"{at}: accuracy {value} is no percentage: give 0..100, or name a metric")
             before = self._answered[key].validation if key in self._answered else (
@@ -203,7 +223,8 @@ class Search:
                 self.checkpoint and weights_digest(self.checkpoint["weights"]))
         ) | {"oracle": "ask", "search_space": self.space.name,
              "metric": "" if self.metric.is_accuracy else self.metric.name,
-             "lower_is_better": self.metric.lower_is_better}
+             "lower_is_better": self.metric.lower_is_better,
+             "cell_marks": getattr(self.space, "cell_marks", True)}
         decided = by_content(decided, **spaces.digests(search_space=self.space))
         path, longer = self.folder / "config.json", False
         if path.exists() or (self.folder / "history.jsonl").exists():
@@ -211,18 +232,20 @@ class Search:
             longer = isinstance(stored.get("N"), int) and stored["N"] < self.settings.N
             check_same(stored | {"N": self.settings.N} if longer else stored, decided, path)
         if longer or not path.exists():
-            write_json(path, decided | entries)
+            write_json(path, (stored if longer else {}) | decided | entries)
 
     def _read_sizes(self) -> list[int]:
         return [path.stat().st_size if path.exists() else 0
                 for path in (self.folder / "asked.jsonl", self.folder / "history.jsonl")]
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Reads both files, if another process has written since; the strategy sees all of it again."""
         if self._sizes == self._read_sizes():
             return
         self.history = History(self.folder / "history.jsonl", self.space, self.settings.N, self.metric)
-        pool = CandidatePool(self.space, self._limits.keeps, None, str(self._limits))
+        if self._limits and self._listed is None:
+            self._listed = self._limits.listed(self.space)
+        pool = CandidatePool(self.space, self._limits.keeps, self._listed, str(self._limits))
         self._chooser = new_chooser(self.settings, pool, self.checkpoint, self.device)
         self._lines, self._asked, self._seen = [], {}, 0
         path = self.folder / "asked.jsonl"
@@ -238,7 +261,8 @@ class Search:
 
     def _replay(self, line: AskedLine) -> None:
         """Brings strategy and pool to where they were after this line."""
-        if line.ask != len(self._lines) or not self._seen <= line.answers <= len(self.history):
+        if line.ask != len(self._lines) or not self._seen <= line.answers <= len(self.history) or (
+                not 0 <= line.drawn <= len(line.architectures)):
             raise InputError(f"{self.folder / 'asked.jsonl'}:{len(self._lines) + 1}: it does not go with "
                              "history.jsonl: give another folder")
         self._observe(line.answers)
@@ -276,7 +300,7 @@ class Search:
         t, history = len(self._lines), self.history[:]
         self._observe(len(history))
         drawn = max(0, min(k, self.settings.N0 - len(self._known)))
-        if sum(not query.failed for query in history) < FEWEST:
+        if sum(not query.failed for query in history) < (FEWEST if self._chooser.predictor else 1):
             drawn = k
         picks = [(arch, None) for arch in self._take(self._chooser.pool.draw(drawn, self._chooser.rng(t)))]
         if drawn < k and self._chooser.strategy.sequential:
@@ -300,3 +324,23 @@ class Search:
         for arch in archs:
             self._chooser.pool.take(self.space.key(arch))
         return list(archs)
+
+
+def plain(value: Any, what: str) -> float | None:
+    """A number of any library as a float, or None; raises InputError for anything else, or an infinite one."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, (bool, str, bytes)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{what} is no number: {value!r:.40}") from None
+    if not np.isfinite(number):
+        raise InputError(f"{what} is no finite number: {number}: tell that it failed")
+    return number
+
+
+def absolute(file: str) -> str:
+    """The absolute path of a file, so that another folder finds it; any other text as it is."""
+    return str(path_of(file).absolute()) if file and path_of(file).is_file() else file

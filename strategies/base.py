@@ -95,7 +95,7 @@ class CandidatePool:
         """Removes the architecture with this key, which has been queried."""
         self._taken.add(key)
         if self._listed is not None:
-            del self._listed[key]
+            self._listed.pop(key, None)
 
     def neighbours_covered(self, rng: np.random.Generator, sample: int = 50) -> dict[str, float] | None:
         """{"covered": mean number of an architecture's neighbours in the table, "all": of all neighbours}.
@@ -121,7 +121,7 @@ class CandidatePool:
         return key not in self._taken and self._covers(key)
 
     def draw(self, n: int, rng: np.random.Generator) -> list[Hashable]:
-        """Draws n different architectures uniformly; all if fewer are left.
+        """Draws n different architectures uniformly; all if fewer are left, or are found within limits.
 
         Raises InputError if so few keep the limits that none is found.
         """
@@ -130,13 +130,13 @@ class CandidatePool:
             keys = list(self._listed)
             return [self.space.parse(keys[row]) for row in rng.choice(len(keys), n, replace=False)]
         drawn, batch, misses = [], max(n, BATCH) if self._limits else n, 0
-        while len(drawn) < n:
+        while len(drawn) < n and misses < MOST_MISSES:
             known = len(drawn)
             drawn = self.fresh(drawn + self.space.sample(batch, rng))
-            misses = 0 if len(drawn) > known else misses + 1
-            if misses == MOST_MISSES:
-                raise InputError(f"--limit {self._limits}: none of {batch * misses:,} random architectures "
-                                 "keeps it and is new: loosen the limits")
+            misses = misses + 1 if self._limits and len(drawn) == known else 0
+        if n and not drawn:
+            raise InputError(f"--limit {self._limits}: none of {batch * misses:,} random architectures keeps "
+                             "it and is new: loosen the limits")
         return drawn[:n]
 
     def neighbourhood(self, arch: Hashable, edits: int, rng: np.random.Generator) -> list[Hashable]:

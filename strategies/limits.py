@@ -13,6 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +23,12 @@ from runtime.files import path_of
 from runtime.guarded import need_file
 from spaces import Space
 from spaces.labels.read import EMBEDDED, read_labels
-from spaces.labels.text import read_columns
+from spaces.labels.text import IDENTITY, read_columns
 from spaces.labels.tfrecord import is_tfrecord
 from spaces.metrics import Metric
 
 RELATIONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
+MOST_LISTED = 10**6  # architectures of a space that is listed to know those that keep the limits
 LIMIT = re.compile(r"\s*([\w.-]+)\s*(<=|>=|<|>)\s*([-+.\deE]+)\s*")
 
 Costs = Callable[[Sequence[Any]], dict[str, np.ndarray]]  # architectures -> {name: float[N]}
@@ -44,7 +46,7 @@ class Limit(NamedTuple):
         return RELATIONS[self.relation](values, self.bound)
 
     def __str__(self) -> str:
-        return f"{self.name}{self.relation}{self.bound:g}"
+        return f"{self.name}{self.relation}{self.bound:.15g}"
 
 
 def parse_limits(text: str) -> list[Limit]:
@@ -104,7 +106,8 @@ class Facts:
         if column is not None:
             return np.array([column.get(key, np.nan) for key in keys])
         if name not in self.computed:
-            known = [*self.computed, *(f"the columns of {file}" for file in self.sources.files)]
+            known = [*self.computed, *(column for file in self.sources.files
+                                       for column in read_columns(path_of(file)) if column not in IDENTITY)]
             raise InputError(f"{name} is neither a column of a table nor computed for {self.space.name}: "
                              f"known are {', '.join(known) or 'none'}; --more_labels FILE brings columns")
         return self.costs([self.space.parse(key) for key in keys])[name] if keys else np.empty(0)
@@ -112,7 +115,9 @@ class Facts:
     def column(self, name: str) -> dict[str, float] | None:
         """{key: number} of the first table that has the column; None if none has."""
         if name not in self._columns:
-            file = next((file for file in self.sources.files if has_column(file, name)), None)
+            named = {f"{dataset}{val}{name}" for val in ("", "val_")
+                     for dataset in ("", f"{self.sources.dataset.lower()}_")}
+            file = next((file for file in self.sources.files if named & {*read_columns(path_of(file))}), None)
             if file is None:
                 return None
             table = read_labels(file, self.space, self.sources.dataset, metric=Metric(name))
@@ -123,10 +128,6 @@ class Facts:
         """SHA-256 of the columns among these numbers, on which a search with limits depends."""
         columns = {name: column for name in names if (column := self.column(name)) is not None}
         return hashlib.sha256(repr(sorted(columns.items())).encode()).hexdigest() if columns else None
-
-
-def has_column(file: str, name: str) -> bool:
-    return any(column == name or column.endswith(f"_{name}") for column in read_columns(path_of(file)))
 
 
 class Limits:
@@ -152,6 +153,14 @@ class Limits:
         for limit in self.limits:
             kept &= limit.holds(self.facts.of(limit.name, keys))
         return kept
+
+    def listed(self, space: Space) -> list[str] | None:
+        """The keys of all architectures that keep the limits; None if the space is too large to list."""
+        if prod(space.choices) > MOST_LISTED:
+            return None
+        rows = np.stack(np.unravel_index(np.arange(prod(space.choices)), space.choices), 1)  # [N, D]
+        keys = list(dict.fromkeys(space.key(arch) for arch in space.decode(rows) if arch is not None))
+        return [key for key, kept in zip(keys, self.keep(keys)) if kept]
 
     def keeps(self, key: str) -> bool:
         if not self.limits:

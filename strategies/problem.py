@@ -75,8 +75,9 @@ def open_pool(space: Space, oracle: Oracle, N: int, protocol: str, limits: Limit
     if isinstance(oracle, TableOracle):
         pool = CandidatePool(space, oracle.covers, oracle.table.keys)
     else:
+        keys = limits.listed(space) if limits else None
         pool = CandidatePool(
-            space, lambda key: oracle.covers(key) and limits.keeps(key), None, str(limits))
+            space, lambda key: oracle.covers(key) and limits.keeps(key), keys, str(limits))
     if N > pool.left:
         raise InputError(f"--N {N}: {oracle.name} has {QUERY_PROTOCOLS[protocol]} values of only "
                          f"{pool.left} architectures" + f" that keep {limits}" * bool(limits))

@@ -126,6 +126,9 @@ def run_rounds(chooser: Chooser, history: History, budget: QueryBudget, folder: 
             whole = chooser.schedule.K if t else end
             picks, seconds = chooser.choose(t, history[:start], int(min(whole, chooser.pool.left)))
             picks = picks[:end - start]
+            if len(picks) < end - start:
+                raise InputError(f"round {t}: only {len(picks)} more architectures that keep the limits were "
+                                 f"found: loosen --limit, or give --N {start + len(picks)}")
             history.expect([arch for arch, _ in picks], start)
             started = time.perf_counter()
             known, new = len(history), picks[len(history) - start:]

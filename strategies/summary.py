@@ -22,10 +22,11 @@ from spaces.metrics import Metric, metric_in
 from strategies.base import Query
 from strategies.history import best_of
 
+TOLD = "answers of --tell"  # name of the oracle of a search that is asked and told
 EVERY = 10  # queries between two points of a curve
 # entries of best.json that runs of one summary share
-COMMON = ("space", "dataset", "metric", "lower_is_better", "protocol", "chosen_by", "oracle", "N", "optimum",
-          "neighbours", "pretrained")
+COMMON = ("space", "dataset", "metric", "lower_is_better", "protocol", "chosen_by", "oracle", "limit", "N",
+          "optimum", "neighbours", "pretrained")
 
 
 class Seconds(TypedDict):
@@ -105,10 +106,10 @@ def read_run(folder: Path) -> SearchRun:
 def read_best(path: Path, mend: str) -> dict:
     """Reads a best.json; raises InputError if it is missing or damaged.
 
-    One of an earlier version gets its metric, so that it compares with those of this one.
+    One of an earlier version gets its metric, and one without limits none, so that it compares with others.
     """
     best = checked(read_json(path, mend), BestFile, path, mend)
-    return metric_in(best).entries() | best
+    return metric_in(best).entries() | {"limit": ""} | best
 
 
 def write_curve(path: Path, queries: list[Query], chosen_by: str, N: int) -> None:
@@ -137,7 +138,7 @@ def notes(results: Sequence[dict]) -> list[str]:
         lines.append(f"{stopped} of {len(results)} searches stopped once they had queried the table's best "
                      "(--stop_at_best)")
     if failed:
-        program = results[0]["oracle"].startswith("command:")
+        program = results[0]["oracle"].startswith(("command:", TOLD))
         lines.append(f"{failed} trainings failed and count as the worst seen" if program else
                      f"{failed} trainings diverged and count as chance level, 10 %")
     return lines
@@ -280,7 +281,7 @@ def print_summary(result: dict, folder: Path) -> None:
     if near := result["neighbours"]:
         lines.append(f"the table covers part of the space: {near['covered']:.1f} of an architecture's "
                      f"{near['all']:.1f} neighbours, on average")
-    lines += result["notes"]
+    lines += [f"limits: {result['limit']}"] * bool(result["limit"]) + result["notes"]
     lines.append(f"written: {folder}/summary.json, summary.csv, summary.png")
     output.print("\n".join(lines))
 

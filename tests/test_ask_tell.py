@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 
 import search
@@ -165,6 +166,40 @@ def test_what_is_refused(tmp_path):
             Search(SPACE, tmp_path / "other", **settings)
 
 
+@pytest.mark.parametrize("value", [np.float32(61.5), np.int64(61), torch.tensor(61.5), 61])
+def test_numbers_of_any_library_are_told(tmp_path, value):
+    asked = Search(SPACE, tmp_path / "s", search_algo="random", N=4, N0=2)
+    asked.tell(asked.ask()[0], value, cost=np.float64(3))
+    assert Search(SPACE, tmp_path / "s", search_algo="random", N=4, N0=2).best.validation == float(value)
+
+
+@pytest.mark.parametrize(
+    "told", [(True,), ("61",), (61, float("nan")), (61, None, float("inf")), (61, False), ([61],)])
+def test_what_is_no_number_is_refused_before_it_is_written(tmp_path, told):
+    asked = Search(SPACE, tmp_path / "s", search_algo="random", N=4, N0=2, metric=Metric("loss", True))
+    arch = asked.ask()[0]
+    with pytest.raises(InputError, match="number"):
+        asked.tell(arch, *told)
+    assert not (tmp_path / "s" / "history.jsonl").exists()
+
+
+def test_an_interrupted_ask_changes_nothing(tmp_path, monkeypatch):
+    """The strategy has moved on in memory when it is interrupted; the next call reads all again."""
+    asked, twin = (Search(SPACE, tmp_path / name, search_algo="ls", N=20) for name in "ab")
+    for each in (asked, twin):
+        for arch in each.ask(2):
+            each.tell(arch, value_of(SPACE, arch))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("strategies.asking.append_line", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            asked.ask(3)
+    assert asked.ask(3) == twin.ask(3) and asked.pending.keys() == twin.pending.keys()
+
+
 def test_a_loss_is_minimised():
     asked = Search(SMALL, search_algo="bo", N=40, metric=Metric("loss", lower_is_better=True))
     for _ in range(8):
@@ -217,6 +252,8 @@ def begun(tmp_path, capsys) -> tuple[list[str], list[dict]]:
     ('{"accuracy": 90}', "neither key nor architecture"), ("[]", "no JSON object"), ("{", "not JSON"),
     ('{"key": "|none~0|"}', "no NAS-Bench-201 cell"), ('{"key": KEY}', "there is no accuracy"),
     ('{"key": KEY, "accuracy": NaN}', "no finite number"), ('{"key": KEY, "accuracy": 900}', "no percentage"),
+    ('{"key": KEY, "accuracy": 90, "failed": "no"}', "yet a value"),
+    ('{"key": KEY, "architecture": "000000", "accuracy": 9}', "two architectures"),
     ('{"key": KEY, "accuracy": "90"}', "no finite number"), ("", "has no answer")])
 def test_a_wrong_answer_is_refused_with_its_line_and_nothing_is_recorded(tmp_path, begun, line, said):
     out, todo = begun
@@ -241,6 +278,24 @@ def test_a_folder_is_one_kind_of_search(tmp_path, begun, labels):
     with pytest.raises(InputError, match="seed = 0, not 1"):
         search.main([*out, "--ask", "1", "--seed", "1"])
     search.main([*out, "--ask", "9", "--N", "10"])  # a longer one goes on
+    assert len(lines_of(tmp_path / "s" / "asked.jsonl")) == 2
+
+
+def test_flags_that_mean_nothing_here_are_refused(tmp_path, begun):
+    out, _ = begun
+    for flag in (["--seeds", "0-1"], ["--protocol", "oracle-test"], ["--oracle", "train"],
+                 ["--labels", "a.csv"], ["--second", "x"], ["--more_labels", "a.csv"]):
+        with pytest.raises(InputError, match=f"{flag[0]}: not with --ask"):
+            search.main([*out, *flag, "--ask", "1"])
+    with pytest.raises(InputError, match="no search to go on with"):
+        search.main(["--outdir", str(tmp_path / "mistyped"), "--tell", "-"])
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_the_script_goes_on_with_a_folder_from_python(tmp_path, capsys):
+    Search("nasbench_macro", tmp_path / "s", search_algo="re", N=9, N0=4, population=5, tournament=2).ask(2)
+    search.main(["--outdir", str(tmp_path / "s"), "--ask", "3", "--threads", "1"])
+    assert len(capsys.readouterr().out.splitlines()) == 3
     assert len(lines_of(tmp_path / "s" / "asked.jsonl")) == 2
 
 
@@ -286,7 +341,7 @@ while len(search.history) < 200:
 
 
 def test_a_temporary_search_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     asked = Search(SPACE, search_algo="random", N=4, N0=2)
     asked.ask(2)
     folder = asked.folder

@@ -23,7 +23,7 @@ DARTS, MACRO = spaces.get("darts"), spaces.get("nasbench_macro")
 
 def test_texts():
     limits = parse_limits("params<=4e6, Macs < 600.5,x>=-1,a.b-c>2")
-    assert [str(limit) for limit in limits] == ["params<=4e+06", "macs<600.5", "x>=-1", "a.b-c>2"]
+    assert [str(limit) for limit in limits] == ["params<=4000000", "macs<600.5", "x>=-1", "a.b-c>2"]
     for text in ("params", "params=4", "params<=", "<=4", "params<=4M", "params<=1e", "a b<3"):
         with pytest.raises(InputError, match="write NAME<=NUMBER"):
             parse_limits(text)
@@ -113,6 +113,33 @@ def test_a_limit_that_hardly_anything_keeps_ends_the_draw():
     pool = CandidatePool(MACRO, limits.keeps, None, str(limits))
     with pytest.raises(InputError, match="loosen the limits"):
         pool.draw(2, np.random.default_rng(0))
+    assert limits.listed(MACRO) == [] and limits.listed(DARTS) is None
+
+
+def test_the_last_of_a_space_is_found_without_limits():
+    pool, rng = CandidatePool(MACRO, lambda key: True, None), np.random.default_rng(0)
+    rows = np.stack(np.unravel_index(np.arange(6561), MACRO.choices), 1)
+    keys = list(map(MACRO.key, MACRO.decode(rows)))
+    for key in keys[:-2]:
+        pool.take(key)
+    assert {MACRO.key(arch) for arch in pool.draw(9, rng)} == set(keys[-2:])
+
+
+def test_all_that_keep_narrow_limits_are_queried(tmp_path):
+    """A space that can be listed is, so that none of them is missed."""
+    limits = Limits("params<=4.6e5", Facts(MACRO))
+    within = limits.listed(MACRO)
+    assert 20 < len(within) < 100 and limits.keep(within).all()
+    for algo in ("r", "bo", "ls", "rl"):
+        asked = Search(MACRO, search_algo=algo, N=len(within), N0=5, limit="params<=4.6e5")
+        while len(asked.history) < len(within):
+            for arch in asked.ask(9):
+                asked.tell(arch, 50 + sum(arch))
+        assert {query.key for query in asked.history[:]} == set(within)
+    some = MACRO.sample(50, np.random.default_rng(0))
+    outside = next(arch for arch in some if not limits.keeps(MACRO.key(arch)))
+    with pytest.raises(InputError, match="breaks params<=460000"):
+        Search(MACRO, search_algo="random", N=9, limit="params<=4.6e5").tell(outside, 50)
 
 
 def test_a_declared_space_is_limited_in_ask_and_tell(tmp_path):
@@ -128,7 +155,7 @@ def test_a_declared_space_is_limited_in_ask_and_tell(tmp_path):
 
 def test_a_column_of_a_table_goes_before_what_is_computed(tmp_path):
     path = tmp_path / "mine.csv"
-    path.write_text("arch,params\n00000000,1\n00000001,3\n")
+    path.write_text("arch,params,total_macs\n00000000,1,5\n00000001,3,5\n")
     facts = Facts(MACRO, Sources([str(path)]))
     keys = [MACRO.key(MACRO.parse(f"0000000{i}")) for i in range(3)]
     np.testing.assert_array_equal(facts.of("params", keys), [1, 3, np.nan])
