@@ -127,19 +127,19 @@ def test_the_last_of_a_space_is_found_without_limits():
 
 def test_all_that_keep_narrow_limits_are_queried(tmp_path):
     """A space that can be listed is, so that none of them is missed."""
-    limits = Limits("params<=4.6e5", Facts(MACRO))
+    limits = Limits("params<=5e5", Facts(MACRO))
     within = limits.listed(MACRO)
     assert 20 < len(within) < 100 and limits.keep(within).all()
     for algo in ("r", "bo", "ls", "rl"):
-        asked = Search(MACRO, search_algo=algo, N=len(within), N0=5, limit="params<=4.6e5")
+        asked = Search(MACRO, search_algo=algo, N=len(within), N0=5, limit="params<=5e5")
         while len(asked.history) < len(within):
             for arch in asked.ask(9):
                 asked.tell(arch, 50 + sum(arch))
         assert {query.key for query in asked.history[:]} == set(within)
     some = MACRO.sample(50, np.random.default_rng(0))
     outside = next(arch for arch in some if not limits.keeps(MACRO.key(arch)))
-    with pytest.raises(InputError, match="breaks params<=460000"):
-        Search(MACRO, search_algo="random", N=9, limit="params<=4.6e5").tell(outside, 50)
+    with pytest.raises(InputError, match="breaks params<=500000"):
+        Search(MACRO, search_algo="random", N=9, limit="params<=5e5").tell(outside, 50)
 
 
 def test_a_declared_space_is_limited_in_ask_and_tell(tmp_path):
