@@ -327,7 +327,7 @@ class Search:
 
 
 def plain(value: Any, what: str) -> float | None:
-    """A number of any library as a float, or None; raises InputError for anything else, or an infinite one."""
+    """A number of any library as a float, or None; raises InputError for anything else, also infinity."""
     if value is None:
         return None
     try:

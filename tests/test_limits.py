@@ -139,7 +139,7 @@ def test_all_that_keep_narrow_limits_are_queried(tmp_path):
     some = MACRO.sample(50, np.random.default_rng(0))
     outside = next(arch for arch in some if not limits.keeps(MACRO.key(arch)))
     with pytest.raises(InputError, match="breaks params<=500000"):
-        Search(MACRO, search_algo="random", N=9, limit="params<=5e5").tell(outside, 50)
+        Search(MACRO, search_algo="random", N=9, N0=2, limit="params<=5e5").tell(outside, 50)
 
 
 def test_a_declared_space_is_limited_in_ask_and_tell(tmp_path):
