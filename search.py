@@ -4,6 +4,10 @@
         --outdir runs/search/nasbench201/r/0 --encoder_model_state_dict default --N 150 --seed 0
     python search.py --search_algo r,rl,ae,bo,random,policy,re,ls --seeds 0-9 --jobs 2 \\
         --outdir runs/search/nasbench201 --encoder_model_state_dict default
+    python search.py --search_space my_space.json --search_algo bo --N 100 --jobs 4 --outdir runs/mine \\
+        --oracle "command: python train_mine.py {architecture}"
+    python search.py --search_space my_space.json --search_algo bo --N 100 --outdir runs/asked --ask 8
+    python search.py --outdir runs/asked --tell results.jsonl --ask 4
 
 --outdir gets config.json, history.jsonl (one line per query; one seed, one history), log.jsonl (wall times)
 and, at the end, best.json, curve.csv, curve.png and best_cell.png. After a kill, the same command with
@@ -159,7 +163,7 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     """Runs or resumes the search of one strategy and seed; returns the content of its best.json.
 
     A finished search is read, not repeated. on_query(queries answered so far, round) is called after each
-    query. executor: where `--oracle train` trains the architectures of a round.
+    query. executor: where the architectures of a round are trained, if they are.
     """
     config = with_published_numbers(config)
     device = choose_device(config.device, config.threads)
