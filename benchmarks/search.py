@@ -125,7 +125,7 @@ def check(runs: dict[str, list[SearchRun]], within: int) -> None:
     for algo, group in runs.items():
         for run in group:
             name = f"{algo}, seed {run.best['seed']}"
-            if any(run.best[same] != first[same] for same in SAME):
+            if any(run.best.get(same) != first.get(same) for same in SAME):
                 raise InputError(
                     f"--runs: best.json of {name} is of another {' or '.join(SAME)}: give each its own call")
             if len(run.value) < within:
@@ -138,7 +138,7 @@ def count(runs: dict[str, list[SearchRun]], within: int) -> dict:
     best = first["optimum"] and first["optimum"][first["chosen_by"]]
     shown = "test" if all(np.isfinite(run.test).all() for run in everything) else first["chosen_by"]
     return {
-        **{name: first[name] for name in SAME}, "within": within, "optimum": best, "shown": shown,
+        **{name: first.get(name) for name in SAME}, "within": within, "optimum": best, "shown": shown,
         "best_shown": best and first["optimum"][shown],
         "algos": {algo: describe(group, best, within) for algo, group in runs.items()},
         "pairs": differences(runs, best, within, shown),

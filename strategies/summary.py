@@ -106,10 +106,10 @@ def read_run(folder: Path) -> SearchRun:
 def read_best(path: Path, mend: str) -> dict:
     """Reads a best.json; raises InputError if it is missing or damaged.
 
-    One of an earlier version gets its metric, and one without limits none, so that it compares with others.
+    One of an earlier version gets its metric, so that it compares with those of this one.
     """
     best = checked(read_json(path, mend), BestFile, path, mend)
-    return metric_in(best).entries() | {"limit": ""} | best
+    return metric_in(best).entries() | best
 
 
 def write_curve(path: Path, queries: list[Query], chosen_by: str, N: int) -> None:
@@ -151,10 +151,10 @@ def summarise(runs: Sequence[SearchRun], folder: Path) -> dict:
     InputError unless all runs are of one space, oracle and protocol.
     """
     for name in COMMON:
-        if any(run.best[name] != runs[0].best[name] for run in runs):
+        if any(run.best.get(name) != runs[0].best.get(name) for run in runs):
             raise InputError(f"{folder}: the runs differ in {name}, so there is no mean over them: "
                              "give them folders of their own")
-    common = {name: runs[0].best[name] for name in COMMON}
+    common = {name: runs[0].best.get(name) for name in COMMON}
     by_algo = {algo: list(group) for algo, group in groupby(runs, key=lambda run: run.best["algo"])}
     shown = "test" if all(np.isfinite(run.test).all() for run in runs) else common["chosen_by"]
     result = {
@@ -281,7 +281,7 @@ def print_summary(result: dict, folder: Path) -> None:
     if near := result["neighbours"]:
         lines.append(f"the table covers part of the space: {near['covered']:.1f} of an architecture's "
                      f"{near['all']:.1f} neighbours, on average")
-    lines += [f"limits: {result['limit']}"] * bool(result["limit"]) + result["notes"]
+    lines += [f"limits: {result['limit']}"] * bool(result.get("limit")) + result["notes"]
     lines.append(f"written: {folder}/summary.json, summary.csv, summary.png")
     output.print("\n".join(lines))
 

@@ -184,8 +184,9 @@ def test_answers():
     names = ("loss",)
     all_three = '{"loss": 1, "test": 2.5, "cost": 3}'
     assert parse_answer(all_three, names) == {"validation": 1, "test": 2.5, "cost": 3}
+    assert parse_answer('{"Loss": 1}', names) == {"validation": 1}
     assert parse_answer('{"loss": -1e3, "test": NaN, "test_loss": 4}', names) == {"validation": -1000}
-    for line in ("", "1", "[]", "{}", '{"loss": "1"}', '{"loss": null}', '{"loss": Infinity}', '{"Loss": 1}',
+    for line in ("", "1", "[]", "{}", '{"loss": "1"}', '{"loss": null}', '{"loss": Infinity}', '{"lost": 1}',
                  "{" * 9999):
         assert "failed" in parse_answer(line, names)
 

@@ -96,7 +96,7 @@ def test_a_darts_cell_has_facts_of_both_its_cells():
             "skip_connect~0+skip_connect~1|skip_connect~0+skip_connect~1")
     flat = "|".join(["skip_connect~0+skip_connect~1"] * 4)
     both, swapped = cell_properties(Batch.of(space.encode_keys([f"{deep}//{flat}", f"{flat}//{deep}"])),
-                                    space.ops)
+                                    space.vocabulary)
     names = list(facts_of_cell(Batch.of(space.encode_keys([f"{deep}//{flat}"])), space.vocabulary))
     normal, reduction = (dict(zip(names, half.tolist())) for half in both.chunk(2))
     assert normal["most reach"] == 16 and normal["most convolutions"] == 4
@@ -104,11 +104,6 @@ def test_a_darts_cell_has_facts_of_both_its_cells():
     assert normal["log parameters"] == pytest.approx(np.log(3 * (2 + 50 / 64)), abs=1e-5)
     assert reduction["most reach"] == 0 and [reduction["log parameters"]] == log(0)
     assert torch.equal(swapped, torch.cat(both.chunk(2)[::-1]))
-
-
-def test_an_unknown_operation_is_named():
-    with pytest.raises(ValueError, match="models/features/properties.py.*'teleport'"):
-        properties(graph([0, 1, 2], [(0, 1), (1, 2)]), ("input", "teleport", "output"))
 
 
 # Against other sources --------------------------------------------------------------------------------------

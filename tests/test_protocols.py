@@ -22,7 +22,7 @@ def full(n: int) -> Labels:
     return table(np.arange(n), np.arange(n))
 
 
-TARGETS = {"tnasp": "test", "gmae": "val", "nb201": "test", "nb301": "val"}
+TARGETS = {"val-test": "test", "tnasp": "test", "gmae": "val", "nb201": "test", "nb301": "val"}
 
 
 @every_protocol

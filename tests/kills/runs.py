@@ -149,6 +149,8 @@ def finish(process: Process, out: Path, logs: Logs, kill: Kill | None) -> End:
         while code is None and kill.file and not list(out.rglob(kill.file)):
             code = process.code(0.01)
         if code is None:
+            while os.getpgid(process.pid) != process.pid:  # a fork has not begun its session yet
+                time.sleep(0.001)
             (os.killpg if kill.signal == signal.SIGINT else os.kill)(process.pid, kill.signal)
     code = process.code(PATIENCE) if code is None else code
     seconds = time.monotonic() - began
