@@ -44,8 +44,9 @@ def from_json(name: str, cell_marks: bool = True) -> Space:
     if name in SHIPPED:
         return read_space(SHIPPED[name], cell_marks)
     if not name.endswith(".json"):
-        raise InputError(f"unknown space {name!r:.60}: choose one of {', '.join([*SPACES, *SHIPPED])}, or "
-                         "give the file of a space of your own, MY_SPACE.json")
+        known = ", ".join(dict.fromkeys([*SPACES, *SHIPPED]))
+        raise InputError(f"unknown space {name!r:.60}: choose one of {known}, or give the file of a space of "
+                         "your own, MY_SPACE.json")
     return read_space(path_of(name), cell_marks)
 
 
