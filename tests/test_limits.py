@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from strategies.asking import Search
 from strategies.base import CandidatePool
 from strategies.limits import Facts, Limits, Sources, parse_limits
 
+FULL = os.environ.get("FULL") == "1"
 DARTS, MACRO = spaces.get("darts"), spaces.get("nasbench_macro")
 
 
@@ -30,7 +32,7 @@ def test_texts():
     assert parse_limits("") == []
 
 
-@pytest.mark.parametrize(("channels", "cells"), [(8, 5), (16, 8)])
+@pytest.mark.parametrize(("channels", "cells"), [(8, 5), *FULL * [(16, 8)]])
 def test_costs_of_darts_networks_are_those_of_the_networks(channels, cells):
     archs = [*DARTS.sample(12, np.random.default_rng(channels)), *darts.NAMED.values()]
     costs = DartsCosts(channels, cells)(archs)
