@@ -297,17 +297,18 @@ def draw(result: dict, history: History, folder: Path) -> None:
 def converse(config: Config) -> dict:
     """Records the answers of --tell, then asks for --ask more; returns the content of best.json, if any."""
     folder, metric = path_of(config.outdir), metric_of(config)
-    for flag, unused in {"oracle": config.oracle in ("labels", "ask"), "seeds": not config.seeds,
-                         "protocol": config.protocol == "val-test", "more_labels": not config.more_labels,
-                         "second": not config.second, "labels": not config.labels}.items():
-        if not unused:
+    for flag, given in {"oracle": config.oracle not in ("labels", "ask"), "seeds": config.seeds,
+                        "protocol": config.protocol != "val-test", "more_labels": config.more_labels,
+                        "second": config.second, "labels": config.labels}.items():
+        if given:
             raise InputError(f"--{flag}: not with --ask and --tell, whose answers come from elsewhere")
-    config = dataclasses.replace(config, oracle="ask")
-    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(SearchSettings)}
+    config, space = (dataclasses.replace(config, oracle="ask"),
+                     spaces.get(config.search_space, config.cell_marks))
+    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(SearchSettings)}
     asked = Search(
-        spaces.get(config.search_space, config.cell_marks), folder, config.encoder_model_state_dict, metric,
+        space, folder, config.encoder_model_state_dict, metric,
         {"device": choose_device(config.device, config.threads), "settings": kept(config),
-         "costs": facts_of(config, spaces.get(config.search_space)).costs}, **given)
+         "costs": facts_of(config, space).costs}, **settings)
     result = {}
     if config.tell:
         new = asked.tell_all(answers := read_answers(config.tell, asked.space, metric))

@@ -80,9 +80,10 @@ def run_program(words: Sequence[str], folder: Path, seconds: float = 0, cwd: str
         finally:
             end_all(process, mark)
             wait_for(readers)
+            said = [reader.stop() for reader in readers]  # before the logs are closed
         if PROGRAMS.stops != stops:
             raise Stopped
-        return End(code, *(reader.stop() for reader in readers))
+        return End(code, *said)
 
 
 def end_all(process: subprocess.Popen, mark: str) -> None:

@@ -37,16 +37,15 @@ def read_answer(line: str, where: str, space: Space, metric: Metric) -> Answer:
     content = parse_json(line, where, MEND)
     if not isinstance(content, dict):
         raise InputError(f"{where}: no JSON object: {MEND}")
-    named = content.get("key", content.get("architecture"))
-    if not isinstance(named, str):
+    texts = [content[name] for name in ("key", "architecture") if name in content]
+    if not texts or not all(isinstance(text, str) for text in texts):
         raise InputError(f"{where}: neither key nor architecture: {MEND}")
     try:
-        arch = space.parse(named)
+        arch, *same = map(space.parse, texts)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    for name in {"key", "architecture"} & content.keys():
-        if space.key(space.parse(str(content[name]))) != space.key(arch):
-            raise InputError(f"{where}: key and architecture are of two architectures: leave one out")
+    if any(space.key(other) != space.key(arch) for other in same):
+        raise InputError(f"{where}: key and architecture are of two architectures: leave one out")
     if content.get("failed"):
         if content.keys() & set(names_of(metric)):
             raise InputError(f"{where}: failed, and yet a value: leave one out")

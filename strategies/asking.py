@@ -181,7 +181,6 @@ class Search:
                     score = suggestion.score
                 self.history.append(t, answer.arch, Record(answer.value, answer.test, answer.cost), score)
                 self._answered[key] = self.history.queries[-1]
-                self._known[key] = None
             self._sizes = self._read_sizes()
             return len(new)
 
@@ -209,6 +208,11 @@ class Search:
             raise InputError(f"{self.folder}: {len(self._known)} queries are asked or answered, and "
                              f"{len(outside)} answers come from outside: more than N = {self.settings.N}")
         return new
+
+    @property
+    def _known(self) -> set[str]:
+        """The keys of all that was asked or answered, which N limits."""
+        return self._asked.keys() | self._answered.keys()
 
     # State --------------------------------------------------------------------------------------------------
 
@@ -251,12 +255,9 @@ class Search:
         path = self.folder / "asked.jsonl"
         lines = [checked_json(content, AskedLine, f"{path}:{number}", "give another folder")
                  for number, content in enumerate(whole_lines(path), 1)]
-        self._answered = {}
-        self._known = {}
         for line in lines:
             self._replay(line)
         self._answered = {query.key: query for query in self.history[:]}
-        self._known |= dict.fromkeys(self._answered)
         self._sizes = self._read_sizes()
 
     def _replay(self, line: AskedLine) -> None:
@@ -278,7 +279,6 @@ class Search:
         self._lines.append(line)
         keys = [suggestion.key for suggestion in line.architectures]
         self._asked |= {key: (line.ask, suggestion) for key, suggestion in zip(keys, line.architectures)}
-        self._known |= dict.fromkeys(keys)
         for key in keys:
             self._chooser.pool.take(key)
         self._chooser.strategy.asked(keys[line.drawn:])
@@ -288,7 +288,6 @@ class Search:
         queries = self.history[self._seen:answers]
         for query in queries:
             self._chooser.pool.take(query.key)
-            self._known[query.key] = None
         if queries:
             self._chooser.strategy.observe(queries)
         self._seen = answers

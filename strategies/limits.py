@@ -92,7 +92,7 @@ class Facts:
         """costs: what can be computed of any architecture; default: by the space itself, if it can."""
         self.space, self.sources = space, sources
         self.costs = costs or getattr(space, "costs", None)
-        self._columns: dict[str, dict[str, float]] = {}
+        self._columns: dict[str, dict[str, float] | None] = {}
 
     @cached_property
     def computed(self) -> list[str]:
@@ -118,10 +118,10 @@ class Facts:
             named = {f"{dataset}{val}{name}" for val in ("", "val_")
                      for dataset in ("", f"{self.sources.dataset.lower()}_")}
             file = next((file for file in self.sources.files if named & {*read_columns(path_of(file))}), None)
-            if file is None:
-                return None
-            table = read_labels(file, self.space, self.sources.dataset, metric=Metric(name))
-            self._columns[name] = dict(zip(table.keys, table.val.tolist()))
+            self._columns[name] = None
+            if file is not None:
+                table = read_labels(file, self.space, self.sources.dataset, metric=Metric(name))
+                self._columns[name] = dict(zip(table.keys, table.val.tolist()))
         return self._columns[name]
 
     def digest(self, names: Sequence[str]) -> str | None:

@@ -5,14 +5,13 @@ import os
 import shlex
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 import search
 from spaces.oracles import command
-from toys.processes import none_left
+from toys.processes import none_left, wait_for
 
 PROGRAM = """
 import json, os, sys, time
@@ -39,13 +38,6 @@ def run_program_until_lost(task) -> dict:
 
 
 run_for_real = command.run_task
-
-
-def wait_for(mark: Path) -> None:
-    """For a minute at most."""
-    end = time.monotonic() + 60
-    while not mark.exists() and time.monotonic() < end:
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

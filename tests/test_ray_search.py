@@ -12,6 +12,7 @@ from cifar import oracle
 from cifar.oracle import TrainingTask
 from cifar.training import Training
 from toys.cifar import pictures, write
+from toys.processes import wait_for
 
 # 5 steps for 40 images
 BUDGET = "layers=3,init_channels=4,epochs=1,batch_size=8,auxiliary=false,checkpoint_minutes=0"
@@ -45,13 +46,6 @@ def run_until_lost(task: TrainingTask) -> dict:
 
 
 train_for_real = oracle.run_task
-
-
-def wait_for(mark: Path) -> None:
-    """For a minute at most."""
-    end = time.monotonic() + 60
-    while not mark.exists() and time.monotonic() < end:
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -14,6 +14,13 @@ import pytest
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux")
 
 
+def wait_for(mark: Path) -> None:
+    """For a minute at most."""
+    end = time.monotonic() + 60
+    while not mark.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 def none_left(folder: Path, seconds: float = 60) -> None:
     """Waits until no process names the folder; fails if some still do after that time."""
     until = time.monotonic() + seconds
