@@ -31,12 +31,20 @@ from models.checkpoint import about_space
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor.blend import BlendedPredictor
 from models.predictor.file import load_encoder_or_predictor, load_predictor, save_predictor
-from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells, steps
+from models.predictor.fit import (
+    Examples,
+    PredictorRecipe,
+    encoder_of,
+    fit_predictor,
+    predictor_steps,
+    score_cells,
+)
+from models.predictor.prior import prior_digest
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of, write_json, write_text
 from runtime.guarded import checked, read_checked, read_json
-from runtime.locks import exclusive
+from runtime.locks import exclusive, need_free
 from runtime.log import Log, mean_std, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device
 from runtime.settings import (
@@ -71,7 +79,8 @@ class Config(PredictorRecipe, DeviceSettings, LabelSettings):
     model_state_dict: str = setting(
         "", "pre-trained weights: a last.pt of pretrain.py, a predictor.pt of this script, or default = the "
         "shipped encoder (empty = from scratch)", role="data")
-    finetune_train_samples: int = setting(100, "labels per seed, in all", role="data")
+    finetune_train_samples: int = setting(
+        100, "labels per seed, in all (0 = rank by the prior alone)", role="data")
     run: int = setting(
         0, "which of NAS-Bench-101's three training runs labels a cell (TFRecord files)", within=(0, 2),
         role="data")
@@ -100,7 +109,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     if config.out:
         raise InputError(f"--out {config.out}: it is for --score; a fine-tuning writes to --save")
     folder = path_of(config.save)
-    need_free(folder, config)
+    need_free(folder / "config.json", config.resume)
     space, seeds = spaces.get(config.space, config.cell_marks), parse_seeds(config.seeds)
     source = config.model_state_dict
     checkpoint = load_encoder_or_predictor(source, space) if source else None
@@ -108,7 +117,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     protocol = config.protocol or space.protocol
     splits = [split(labels, protocol, config.finetune_train_samples, seed) for seed in seeds]
     decided = by_content(fingerprint(config), **spaces.digests(space=space), labels=labels.digest,
-                         model_state_dict=checkpoint and digest_of(checkpoint))
+                         model_state_dict=checkpoint and digest_of(checkpoint),
+                         prior=prior_digest(config.prior, space.vocabulary))
     with exclusive(folder, "--save"):
         open_folder(folder, config, decided)
         if (folder / "result.json").exists():
@@ -122,15 +132,9 @@ def main(argv: list[str] | None = None) -> dict | None:
     return result
 
 
-def need_free(folder: Path, config: Config) -> None:
-    """Raises InputError if the folder holds a run and --resume is off."""
-    if (folder / "config.json").exists() and not config.resume:
-        raise InputError(f"{folder} holds a run already: go on with --resume or give another --save")
-
-
 def open_folder(folder: Path, config: Config, decided: dict) -> None:
     """Writes config.json; raises InputError if the folder holds another run."""
-    need_free(folder, config)
+    need_free(folder / "config.json", config.resume)
     path = folder / "config.json"
     if path.exists():
         stored = read_checked(path, dict[str, Any], "give another --save")
@@ -167,8 +171,9 @@ class Run:
         groups = [seeds[i:i + GROUP] for i in range(0, len(seeds), GROUP)]
         predictors, rankings, fitting = [], [], 0.0
         with progress_bar() as bar:
-            task = bar.add_task(f"fit {len(seeds)} x {self.config.finetune_train_samples} labels",
-                                total=len(groups) * steps(self.config, self.config.finetune_train_samples))
+            n = self.config.finetune_train_samples
+            task = bar.add_task(f"fit {len(seeds)} x {n} labels",
+                                total=len(groups) * predictor_steps(self.config, n))
             for group in groups:
                 began = time.time()
                 predictors.append(self.fitted([splits[seed] for seed in group], group, folder,
@@ -213,6 +218,7 @@ class Run:
             "n_eval": counts([len(score) for score, _ in rankings]),
             "members": config.members,
             "kernel_share": config.kernel_share,
+            "prior": config.prior or None,
             "seeds": list(splits),
             **measures(rankings),
         }

@@ -3,6 +3,7 @@
     python pretrain.py --space nasbench201 --save runs/pretrain/nasbench201
     python pretrain.py --space nasbench101 --save runs/gat101 --param local:params/pretrain_nasbench101.json
     python pretrain.py --space nasbench201 --save runs/pretrain/graphcl --model_type graphcl
+    python pretrain.py --space universal --save runs/universal --iterations 1500   # for any space
 
 --save gets last.pt (the encoder, from which --resume continues), config.json, log.jsonl and TensorBoard
 curves.
@@ -24,6 +25,8 @@ import spaces
 from models.batch import Batch
 from models.checkpoint import about_space
 from models.encoders import ENCODERS, build_encoder, encoder_config
+from models.encoders.described import bare_weights, describe
+from models.features.operations import FEATURES
 from models.metrics import kendall_tau
 from models.predictor.fit import (
     Examples,
@@ -33,8 +36,9 @@ from models.predictor.fit import (
     score_ensemble,
     warm_cosine,
 )
-from models.pretext.regression import target_table
-from models.pretext.tasks import MODEL_TYPES, TASKS, MaskSettings, Pretext, need_company, total
+from models.pretext.corpus import Corpus
+from models.pretext.regression import target_tables
+from models.pretext.tasks import MODEL_TYPES, TASKS, MaskSettings, Pretext, need_company, parse_tasks, total
 from models.pretext.two_view import ViewSettings
 from runtime.checkpoint import (
     load_checkpoint,
@@ -45,7 +49,7 @@ from runtime.checkpoint import (
 )
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of, write_json
-from runtime.locks import exclusive
+from runtime.locks import exclusive, need_free
 from runtime.log import Log, console, output, progress_bar
 from runtime.seeding import DeviceSettings, choose_device, mix, rng_state, seeded, set_rng_state
 from runtime.settings import (
@@ -58,17 +62,20 @@ from runtime.settings import (
     setting,
 )
 from spaces import Space
-from spaces.base import Graphs
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
-from spaces.labels.read import read_architectures, read_labels
+from spaces.labels.read import read_labels
 from spaces.metrics import metric_of
+from spaces.universal import KNOWN, Universal, unlabelled
 
 SAVE_SECONDS = 60  # at most between two checkpoints
 
 
 @dataclass
 class Config(DeviceSettings):
-    space: str = setting("nasbench201", spaces.HELP, role="data")
+    space: str = setting(
+        "nasbench201", f"{spaces.HELP}; universal = the built-in ones and generated ones", role="data")
+    without: str = setting(
+        "", f"--space universal: a space that is left out, one of {', '.join(KNOWN)}", role="data")
     save: str = setting(
         "runs/pretrain/default", "folder for last.pt, config.json, log.jsonl and TensorBoard curves",
         role="output")
@@ -152,60 +159,52 @@ def main(argv: list[str] | None = None) -> float:
     if config.export and path_of(config.export).is_dir():
         raise InputError(f"--export {config.export} is a folder: name a file")
     need_company(tasks, config.batch_size)
-    need_free(folder, config)
-    space = spaces.get(config.space, config.cell_marks)
-    graphs = architectures(config, space)
+    need_free(folder / "last.pt", config.resume)
+    space = space_of(config)
+    graphs = unlabelled(space, config.archs, config.data, np.random.default_rng([config.seed, 0]))
     decided = by_content(
-        fingerprint(config), **spaces.digests(space=space), data=graphs.digest() if config.data else "")
-    table = Batch.of(graphs).to(device)
+        fingerprint(config), **spaces.digests(space=space), data=graphs[0].digest() if config.data else "")
+    tables = [Batch.of(table).to(device) for table in graphs]
     with console.status("computing the targets of the pretext tasks"):
-        target, target_sizes = target_table(table, tasks, space.vocabulary)
-    run = Run(config, decided, space, new_pretext(config, tasks, target_sizes, len(space.ops)).to(device))
+        targets, target_sizes = target_tables(tables, tasks, space.vocabulary)
+    corpus = Corpus(tables, targets, space.shares if isinstance(space, Universal) else [1.0])
+    run = Run(config, decided, space, new_pretext(config, tasks, target_sizes, space).to(device))
     probe = Probe(config, space, device)
     with exclusive(folder, "--save"):
-        need_free(folder, config)  # now that nobody else can begin there
+        need_free(folder / "last.pt", config.resume)  # now that nobody else can begin there
         if (folder / "last.pt").exists():
             run.restore(folder / "last.pt")
         log = Log(folder, config.tensorboard, keep=run.step)
         write_json(folder / "config.json",
                    dataclasses.asdict(config) | {"command": command_of("pretrain.py", config, "save")})
-        train(run, table, target, probe, log)
+        train(run, corpus, probe, log)
         return conclude(run, folder)
 
 
-def need_free(folder: Path, config: Config) -> None:
-    """Raises InputError if the folder holds a run and --resume is off."""
-    if (folder / "last.pt").exists() and not config.resume:
-        raise InputError(f"{folder} holds a run already: go on with --resume or give another --save")
-
-
-def architectures(config: Config, space) -> Graphs:
-    """The graphs to train on; no label is read."""
-    if config.data:
-        return space.encode_keys(read_architectures(config.data, space))
-    if config.archs and (space.size is None or config.archs < space.size):
-        return space.table(config.archs, np.random.default_rng([config.seed, 0]))
-    return space.table()
-
-
-def parse_tasks(text: str) -> tuple[str, ...]:
-    """Parses 'mask,flow' to ("mask", "flow"), in the order of TASKS."""
-    given = text.split(",")
-    unknown = [task for task in given if task not in TASKS]
-    if unknown or len(set(given)) < len(given):
-        raise InputError(f"--tasks {text}: give a comma list of {', '.join(TASKS)}, each at most once")
-    return tuple(task for task in TASKS if task in given)
+def space_of(config: Config) -> Space | Universal:
+    if config.space != Universal.name:
+        if config.without:
+            raise InputError(f"--without {config.without}: it is for --space {Universal.name}")
+        return spaces.get(config.space, config.cell_marks)
+    if config.data or config.labels or config.base_model != "transformer" or not config.cell_marks:
+        raise InputError(f"--space {Universal.name} takes no --data and no --labels, its model is the "
+                         "transformer, and cells are marked: leave these out")
+    return Universal(config.without)
 
 
 def new_pretext(
-    config: Config, tasks: tuple[str, ...], target_sizes: dict[str, int], operations: int
+    config: Config, tasks: tuple[str, ...], target_sizes: dict[str, int], space: Space | Universal
 ) -> Pretext:
     """Builds the encoder and the heads of its tasks, with initial weights from the seed."""
     masks = MaskSettings(
         config.mask_ratio, config.pretrain_target, config.edge_ratio, config.view_ratio, config.temperature)
     views = ViewSettings(*(getattr(config, name) for name in ViewSettings._fields))
     with seeded(config.seed, 1):
-        return Pretext(build_encoder(encoder_config(config), operations), tasks, target_sizes, masks, views)
+        if isinstance(space, Universal):
+            encoder = describe(build_encoder(encoder_config(config), len(FEATURES)), space.vocabulary)
+        else:
+            encoder = build_encoder(encoder_config(config), len(space.ops))
+        return Pretext(encoder, tasks, target_sizes, masks, views)
 
 
 class RunFile(TypedDict):
@@ -234,18 +233,13 @@ class Run:
         self.step, self.losses, self.seconds = 0, [], 0.0
         self.rng = None  # states of torch's own generators, after a restart
 
-    def advance(self, table: Batch, target: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """Makes one optimiser step on a batch of the N graphs; returns the loss of each task.
-
-        target: [N, V, T] or None.
-        """
+    def advance(self, corpus: Corpus) -> dict[str, torch.Tensor]:
+        """Makes one optimiser step on a batch; returns the loss of each task."""
         config = self.config
         self.optimiser.param_groups[0]["lr"] = config.lr * warm_cosine(
             self.step / config.iterations, config.warmup)
-        index = torch.randint(
-            table.num_graphs, (config.batch_size,), generator=self.generator, device=self.device)  # [B]
-        parts = self.pretext(
-            table.rows(index), None if target is None else target[index].float(), self.generator)
+        batch, target = corpus.draw(config.batch_size, self.generator)
+        parts = self.pretext(batch, target, self.generator)
         loss = total(parts)
         self.optimiser.zero_grad()
         loss.backward()
@@ -267,10 +261,12 @@ class Run:
 
     def bare_encoder(self) -> dict:
         """The part of a checkpoint that other scripts start from: the encoder, no optimiser, no heads."""
+        described = {"ops": list(FEATURES)} if isinstance(self.space, Universal) else {}
         return {
             **about_space(self.space),
+            **described,
             "encoder": encoder_config(self.config),
-            "weights": {name: value.cpu() for name, value in self.pretext.encoder.state_dict().items()},
+            "weights": {name: value.cpu() for name, value in bare_weights(self.pretext.encoder).items()},
         }
 
     def save(self, path: Path) -> None:
@@ -317,7 +313,7 @@ class Run:
         self.rng = content["rng"]
 
 
-def train(run: Run, table: Batch, target: torch.Tensor | None, probe: Probe, log: Log) -> None:
+def train(run: Run, corpus: Corpus, probe: Probe, log: Log) -> None:
     """Makes the remaining steps; logs every tenth of the run, and saves then, at the end and every minute."""
     config, folder = run.config, log.path.parent
     began, saved = time.time() - run.seconds, time.time()
@@ -327,7 +323,7 @@ def train(run: Run, table: Batch, target: torch.Tensor | None, probe: Probe, log
             set_rng_state(run.rng)
         line = bar.add_task(f"pretrain {run.space.name}", total=config.iterations, completed=run.step)
         while run.step < config.iterations:
-            parts = run.advance(table, target)
+            parts = run.advance(corpus)
             if not math.isfinite(run.losses[-1]):
                 raise InputError(f"pre-training diverged at step {run.step} (the loss is {run.losses[-1]}): "
                                  f"lower --lr; {folder / 'last.pt'}, if it exists, is from an earlier step")

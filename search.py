@@ -35,6 +35,7 @@ from cifar.training import CifarRecipe
 from figs import curve, draw_cell, pareto
 from figs import search as comparison
 from models.checkpoint import load_encoder
+from models.predictor.prior import prior_digest
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.executors import Executor, ExecutorSettings, InProcess, compute_all, open_executor
@@ -246,6 +247,7 @@ def open_folder(folder: Path, config: Config, space: Space, checkpoint: dict | N
     path, files = folder / "config.json", ("labels", "data", "budget", "encoder_model_state_dict")
     decided = by_content(
         fingerprint(config), **spaces.digests(search_space=space), **digests, data=None, budget=None,
+        prior=prior_digest(config.prior, space.vocabulary),
         encoder_model_state_dict=checkpoint and weights_digest(checkpoint["weights"]))
     stored = decided
     if path.exists() or (folder / "history.jsonl").exists():

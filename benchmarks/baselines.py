@@ -18,12 +18,15 @@ import torch
 import pretrain
 from models.batch import Batch
 from models.checkpoint import load_encoder
+from models.features.facts import portable_facts
 from models.features.paths import cell_features, path_columns, path_features
+from models.features.properties import cell_properties
 from models.metrics import normal_scores
 from models.predictor.blend import BlendedPredictor
 from models.predictor.boosted_trees import boosted_trees
-from models.predictor.fit import Examples, PredictorRecipe, fit_predictor, score_cells, steps
+from models.predictor.fit import Examples, PredictorRecipe, fit_predictor, predictor_steps, score_cells
 from models.predictor.path_mlp import fit_path_mlps
+from models.predictor.prior import load_prior
 from runtime.files import ROOT
 from runtime.log import progress_bar
 from runtime.seeding import mix
@@ -61,12 +64,14 @@ class Method(NamedTuple):
     """A predictor to compare.
 
     fit(task, checkpoint) returns a scorer; encoder(task) the checkpoint of the pre-trained encoder to start
-    from, or None. shared: the encoder is made once for all tasks and kept in a file.
+    from, or None. shared: the encoder is made once for all tasks and kept in a file. label_free: it can do
+    without labels, n = 0.
     """
 
     fit: Callable[[PredictorTask, dict | None], Scorer]
     encoder: Callable[[PredictorTask], dict | None] = lambda task: None
     shared: bool = False
+    label_free: bool = False
 
 
 # Networks on graphs, all fitted as finetune.py does ---------------------------------------------------------
@@ -85,14 +90,24 @@ def network(
 
 def fit_networks(task: PredictorTask, recipe: PredictorRecipe, checkpoint: dict | None) -> BlendedPredictor:
     with progress_bar() as bar:
-        line = bar.add_task("fit", total=steps(recipe, task.rows.shape[1]))
+        line = bar.add_task("fit", total=predictor_steps(recipe, task.rows.shape[1]))
         examples = Examples(task.table, task.rows, task.label, task.seeds)
         return fit_predictor(recipe, task.space.vocabulary, checkpoint, examples, lambda: bar.advance(line))
+
+
+def without_labels(task: PredictorTask, checkpoint: dict | None) -> Scorer:
+    """The prior alone, learned on other spaces; the labels of the task are not read."""
+    return network(default())(dataclasses.replace(task, rows=task.rows[:, :0], label=task.label[:, :0]), None)
 
 
 def default(**changes) -> Callable[[PredictorTask], PredictorRecipe]:
     """The default recipe of finetune.py, with changes."""
     return lambda task: PredictorRecipe(**changes)
+
+
+def published_encoder(**changes) -> Callable[[PredictorTask], PredictorRecipe]:
+    """One network per seed, with an encoder of the literature, and nothing else of ours."""
+    return default(members=1, kernel_share=0.0, prior="", **changes)
 
 
 def from_scratch(task: PredictorTask) -> PredictorRecipe:
@@ -185,15 +200,36 @@ def path_mlp(task: PredictorTask, checkpoint: dict | None) -> Scorer:
 
 
 def xgboost(task: PredictorTask, checkpoint: dict | None) -> Scorer:
-    """Boosted trees on `cell_features`, with settings chosen on seeds from 1,000 on, equal for all spaces.
+    """Boosted trees on `cell_features`."""
+    columns = path_columns(task.table, task.operations)  # [P]
+    return boosted(task, lambda cells: cell_features(cells, task.operations, columns))
+
+
+def analytic_trees(with_prior: bool) -> Callable[[PredictorTask, dict | None], Scorer]:
+    """Boosted trees on the analytic properties and facts, and the prior's score as one more column."""
+
+    def fit(task: PredictorTask, checkpoint: dict | None) -> Scorer:
+        vocabulary = task.space.vocabulary
+        prior = load_prior(vocabulary) if with_prior else None
+
+        def features(cells: Batch) -> torch.Tensor:
+            facts = portable_facts(cells, vocabulary)
+            known = [cell_properties(cells, vocabulary), facts]
+            return torch.cat(known + ([prior.of_facts(facts)[:, None]] if prior else []), dim=1)  # [E, P]
+
+        return boosted(task, features)
+
+    return fit
+
+
+def boosted(task: PredictorTask, features: Callable[[Batch], torch.Tensor]) -> Scorer:
+    """Boosted trees on features, with settings chosen on seeds from 1,000 on, equal for all spaces.
 
     Their labels are normal scores of the ranks, as a few failed cells would dominate the squared error.
     """
-    columns = path_columns(task.table, task.operations)  # [P]
 
     def read(rows: np.ndarray) -> np.ndarray:
-        cells = task.table.rows(torch.as_tensor(rows))
-        return cell_features(cells, task.operations, columns).cpu().numpy()  # [E, P]
+        return features(task.table.rows(torch.as_tensor(rows))).cpu().numpy()  # [E, P]
 
     trees = []
     for seed, rows, label in zip(task.seeds, task.rows, task.label):
@@ -212,18 +248,24 @@ def xgboost(task: PredictorTask, checkpoint: dict | None) -> Scorer:
 
 
 METHODS = {
-    "ours": Method(network(default()), shipped),
-    "ours_scratch": Method(network(default())),
+    "ours": Method(network(default()), shipped, label_free=True),
+    "without_prior": Method(network(default(prior="")), shipped),
+    "universal": Method(network(default()), from_space("universal"), label_free=True),
+    "prior": Method(without_labels, label_free=True),
+    "ours_scratch": Method(network(default(prior=""))),
     "scratch_tuned": Method(network(from_scratch)),
     "ensemble": Method(network(default(kernel_share=0.0)), shipped),
-    "ensemble_scratch": Method(network(default(kernel_share=0.0))),
+    "ensemble_scratch": Method(network(default(kernel_share=0.0, prior=""))),
+    "process": Method(network(default(kernel_share=1.0)), shipped, label_free=True),
     "gat": Method(network(published("train"))),
     "gat_pretrained": Method(network(published("end2end_finetune")), pretrained_gat, shared=True),
     "gat_frozen": Method(network(published("partial_finetune")), pretrained_gat, shared=True),
-    "npnas": Method(network(default(base_model="npnas", width=144, layers=3, members=1, kernel_share=0.0))),
-    "gates": Method(network(default(base_model="gates", width=128, layers=2, members=1, kernel_share=0.0))),
+    "npnas": Method(network(published_encoder(base_model="npnas", width=144, layers=3))),
+    "gates": Method(network(published_encoder(base_model="gates", width=128, layers=2))),
     "path_mlp": Method(path_mlp),
     "xgboost": Method(xgboost),
+    "trees": Method(analytic_trees(with_prior=False)),
+    "trees_prior": Method(analytic_trees(with_prior=True)),
     **{f"from_{name}": Method(network(default()), from_space(name)) for name in SHIPPED},
     "from_cifar10": Method(network(default()), from_dataset("cifar10")),
 }

@@ -31,15 +31,17 @@ from models.batch import Batch
 from models.checkpoint import load_encoder
 from models.features.vocabulary import Vocabulary
 from models.metrics import normal_scores
+from models.predictor.background import Background, reference_cells
 from models.predictor.fit import (
     Examples,
     PredictorRecipe,
+    background_of,
     fit_ensemble,
     fit_gaussian_process,
     new_networks,
     score_ensemble,
 )
-from models.predictor.gaussian_process import NOISE, kernel_features
+from models.predictor.gaussian_process import length_scales
 from runtime.errors import main_guard
 from runtime.files import path_of, write_json
 from runtime.log import output, progress_bar
@@ -84,7 +86,8 @@ def main(argv: list[str] | None = None) -> dict:
     ensembles = Ensembles(part(config, PredictorRecipe), space.vocabulary, checkpoint)
     cross = ensembles.held_out_scores(examples)  # [S, m, n]
     final = ensembles.scores(examples, evaluated, FOLDS)  # [S, m, E]
-    means, deviations = process_posterior(space.vocabulary, checkpoint, examples, evaluated)  # [S, E] each
+    background = background_of(ensembles.recipe, space.vocabulary, checkpoint).to(device)
+    means, deviations = process_posterior(background, examples, evaluated)  # [S, E] each
     runs = []
     for i in range(len(seeds)):
         fresh = ~np.isin(evaluated, rows[i])  # [E]
@@ -109,7 +112,7 @@ class Ensembles:
 
     def scores(self, examples: Examples, cells: np.ndarray, fold: int) -> np.ndarray:
         """Fits the examples of S seeds and scores the cells int[E]: float[S, m, E]."""
-        m, (table, rows, label, seeds) = self.recipe.members, examples
+        m, (table, rows, label, seeds, _) = self.recipe.members, examples
         members = [mix(seed, fold, i) for seed in seeds for i in range(m)]
         networks = new_networks(self.recipe, len(self.vocabulary), self.checkpoint, members)
         ensemble = fit_ensemble(
@@ -118,7 +121,7 @@ class Ensembles:
 
     def held_out_scores(self, examples: Examples) -> np.ndarray:
         """float[S, m, n]: the score of every label by members that did not see it."""
-        table, rows, label, seeds = examples
+        table, rows, label, seeds, _ = examples
         m, (S, n) = self.recipe.members, rows.shape
         out = np.empty((S, m, n))
         folds = np.array_split(np.arange(n), FOLDS)  # the labels come in random order
@@ -132,13 +135,13 @@ class Ensembles:
 
 
 @torch.no_grad()
-def process_posterior(vocabulary: Vocabulary, checkpoint: dict | None, examples: Examples,
+def process_posterior(background: Background, examples: Examples,
                       cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation, float[S, E] each, of a cell's normal score under the Gaussian process."""
-    process, encoder = fit_gaussian_process(vocabulary, checkpoint, examples)
-    chosen = examples.table.rows(torch.as_tensor(cells, device=examples.table.ops.device))
-    mean, std = process.posterior(kernel_features(encoder, chosen, vocabulary))
-    return mean.cpu().numpy(), (std**2 + NOISE).sqrt().cpu().numpy()
+    table = examples.table
+    process = fit_gaussian_process(background, length_scales(background(reference_cells(table))), examples)
+    mean, std = process.posterior(background(table.rows(torch.as_tensor(cells, device=table.ops.device))))
+    return mean.cpu().numpy(), (std**2 + process.noise[:, None]).sqrt().cpu().numpy()
 
 
 def calibrate(cross: np.ndarray, label: np.ndarray, final: np.ndarray, place: np.ndarray) -> dict:

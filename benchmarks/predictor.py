@@ -3,14 +3,19 @@
     python -m benchmarks.predictor --space nasbench201 --methods ours,ours_scratch,xgboost \\
         --n_labels 78,156 --seeds 0-9 --out results/predictor_nasbench201.json
 
-For each seed, every method gets the same labels and ranks the same cells, none of which it saw. Finished
+For each seed, every method gets the same labels and ranks the same cells, none of which it saw; with
+--n_labels 0 none is given. Finished
 results are kept in --out: a run that was interrupted, or that asks for more methods, sizes or seeds, computes
 only the missing ones, and nothing in the record is lost (so after a change of the code give another --out).
 The table shows the requested results, the picture the whole record. The seconds are those of fitting one
 seed, without pre-training. Methods:
 
     ours              finetune.py with its defaults, from the shipped pre-trained encoder
-    ours_scratch      the same, from scratch
+    without_prior     the same without the prior
+    universal         the same from the encoder for all spaces, checkpoints/universal.pt
+    prior             the prior alone, which reads no label, learned on other spaces
+    process           ours, its Gaussian process alone
+    ours_scratch      ours, from scratch: neither encoder nor prior
     scratch_tuned     from scratch, tuned: params/scratch.json, below 200 labels scratch_few.json
     ensemble          ours without the Gaussian process
     ensemble_scratch  the same, from scratch
@@ -21,6 +26,8 @@ seed, without pre-training. Methods:
     gates             gated information flow (GATES), one network per seed
     path_mlp          MLPs on the path encoding (BANANAS)
     xgboost           boosted trees on path, wiring and graph features
+    trees             the same on analytic properties
+    trees_prior       the same with the prior's score as one more column
     from_SPACE        ours, from the encoder shipped for another of nasbench101, nasbench201, darts
     from_cifar10      ours, from predictors fine-tuned on 424 labels of CIFAR-10, for another --dataset
 """
@@ -101,6 +108,7 @@ def main(argv: list[str] | None = None) -> list[dict]:
     if config.jobs > 1 and device.type != "cpu":
         raise InputError(
             f"--jobs {config.jobs}: several processes would share one {device.type}: give --device cpu")
+    need_labels(config)
     paths = record_files(config)
     out = path_of(config.out)
     with exclusive(out.parent, "--out", name=out.name):
@@ -142,10 +150,20 @@ def parse_methods(text: str) -> list[str]:
 
 
 def parse_sizes(text: str) -> list[int]:
-    sizes = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if min(sizes) < 2 or len(set(sizes)) < len(sizes):
-        raise InputError(f"--n_labels {text}: give numbers of at least 2, like 100,424, each once")
+    sizes = [int(part) if part.strip().isdecimal() else -1 for part in text.split(",")]
+    if any(size not in (0, *range(2, size + 1)) for size in sizes) or len(set(sizes)) < len(sizes):
+        raise InputError(f"--n_labels {text}: give 0 (the prior alone) or at least 2, like 0,100,424, each "
+                         "once")
     return sizes
+
+
+def need_labels(config: Config) -> None:
+    """Raises InputError if a method that learns from labels alone is asked for none."""
+    unable = [name for name in parse_methods(config.methods) if not METHODS[name].label_free]
+    if 0 in parse_sizes(config.n_labels) and unable:
+        able = [name for name, method in METHODS.items() if method.label_free]
+        raise InputError(f"--n_labels 0: {', '.join(unable)} cannot rank without labels: leave out these, or "
+                         f"the 0; those that can are {', '.join(able)}")
 
 
 def record_files(config: Config) -> dict[str, Path]:

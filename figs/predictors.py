@@ -57,12 +57,14 @@ def figure(report: Mapping) -> Figure:
     picture.suptitle(title, x=0.01, ha="left", color=INK, size=11, weight="bold")
     all_axes = picture.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     all_axes[0].set_ylabel("Kendall's τ", color=INK)
+    sizes = sorted({record["n_labels"] for record in report["records"]})
     colours = [COLOURS, *[(FAINT, *COLOURS[1:])] * (len(panels) - 1)]
     for axes, curves, palette in zip(all_axes, panels, colours):
-        log_axis(axes, sorted({record["n_labels"] for record in report["records"]}))
+        log_axis(axes, sizes)
         for i, (curve, colour, marker) in enumerate(zip(curves, palette, MARKERS)):
-            axes.errorbar(curve.sizes * SHIFT ** (i - len(curves) / 2), curve.mean, curve.std, color=colour,
-                          marker=marker, ms=4.5, lw=1.6, elinewidth=1)
+            at = places(curve.sizes, sizes) * SHIFT ** (i - len(curves) / 2)
+            axes.errorbar(
+                at, curve.mean, curve.std, color=colour, marker=marker, ms=4.5, lw=1.6, elinewidth=1)
     picture.draw_without_rendering()  # gives the panels their size, which the labels need
     for axes, curves, palette in zip(all_axes, panels, colours):
         label(axes, curves, palette)
@@ -86,12 +88,18 @@ def panels_of(curves: Sequence[Curve]) -> list[list[Curve]]:
 
 
 def log_axis(axes, sizes: Sequence[int]) -> None:
-    axes.set(xscale="log", xlim=(sizes[0] / 1.2, sizes[-1] * 1.2))
+    at = places(np.array(sizes), sizes)
+    axes.set(xscale="log", xlim=(at[0] / 1.2, at[-1] * 1.2))
     axes.set_xlabel("labels", color=INK)
-    axes.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axes.set_xticks(at, [f"{n:,}" for n in sizes])
     axes.xaxis.set_minor_locator(NullLocator())
     frame(axes)
     axes.tick_params(labelleft=True)
+
+
+def places(some: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """The places float[G] of numbers of labels on a logarithmic axis; 0 stands at half the next size."""
+    return np.where(some == 0, min((n for n in sizes if n), default=2) / 2, some)
 
 
 def label(axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
@@ -101,7 +109,8 @@ def label(axes, curves: Sequence[Curve], colours: Sequence[str]) -> None:
     ends = sorted(zip(curves, colours), key=lambda end: end[0].mean[-1])
     heights = apart(np.array([curve.mean[-1] for curve, _ in ends]), np.full(len(ends), line), gap=0)
     for (curve, colour), height in zip(ends, heights):
-        axes.annotate(curve.method, (curve.sizes[-1], curve.mean[-1]), (1.04, height), size=POINTS,
+        end = places(curve.sizes, curve.sizes)[-1]
+        axes.annotate(curve.method, (end, curve.mean[-1]), (1.04, height), size=POINTS,
                       textcoords=axes.get_yaxis_transform(), annotation_clip=False, color=colour,
                       va="center", weight="bold", arrowprops={**LEADER, "color": colour})
 

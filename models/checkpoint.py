@@ -11,6 +11,8 @@ import torch
 from msgspec import Meta
 
 from models.encoders import EncoderConfig, build_encoder
+from models.encoders.described import for_vocabulary
+from models.features.operations import FEATURES
 from runtime.checkpoint import load_checkpoint, need_finite, need_fitting, unwrapped
 from runtime.errors import InputError
 from runtime.files import ROOT
@@ -23,6 +25,7 @@ ALIKE = (  # the same operation under different names; operations of one name ar
     ("maxpool3x3", "max_pool_3x3"),
     ("input", "input1", "input2"))
 ENDS = {"input", "input1", "input2", "output"}  # in every space, so that a match of these means nothing
+NO_SPACE = ("prior.pt", "universal.pt")  # what is shipped beside the encoders of single spaces
 OF_OPERATIONS = {"embed_op.weight": 1, "gate": 0}  # weights with one entry per operation: its dimension
 
 
@@ -37,14 +40,14 @@ class About(TypedDict):
 class NetworkFile(About):
     """A file with weights: of an encoder (pretrain.py), or of the members of a predictor (finetune.py)."""
 
-    weights: dict[str, torch.Tensor] | Annotated[
-        list[dict[str, torch.Tensor]], Meta(min_length=1, max_length=10_000)]
+    weights: dict[str, torch.Tensor] | Annotated[list[dict[str, torch.Tensor]], Meta(max_length=10_000)]
 
 
 class AnyNetworkFile(NetworkFile, total=False):
     cell_marks: bool
     declared: str  # the JSON of a declared space
     kernel: dict[str, Any] | None
+    prior: dict[str, Any] | None
     seeds: Annotated[int, Meta(ge=1, le=10_000)]
 
 
@@ -58,27 +61,29 @@ def about_space(space) -> dict[str, Any]:
 def load_encoder(source: str, space) -> dict:
     """Loads the checkpoint of a pre-trained encoder for `space`.
 
-    source: a file, or 'default' for the shipped one with the space's operations. An encoder of another space
-    is moved to the operations of this one (`transfer`), and a line on stderr names the new ones.
+    source: a file, or 'default' for the shipped one with the space's operations, else the universal one. An
+    encoder of another space is moved to the operations of this one (`transfer`), and a line on stderr names
+    the new ones. The universal encoder reads them from their descriptions.
     """
     return as_encoder(*stored_checkpoint(source, space), space)
 
 
 def stored_checkpoint(source: str, space) -> tuple[Path, dict]:
     """The file that `source` names, and its content. Raises InputError if it marks cells differently."""
-    shipped = sorted((ROOT / "checkpoints").glob("*.pt")) if source == "default" else [Path(source)]
-    for path in shipped:
-        content = load_networks(path)
-        if content["ops"] == list(space.ops):
-            break
-    else:
-        if source == "default":
-            raise InputError(f"no shipped encoder knows the operations of {space.name}: "
-                             "pre-train one with pretrain.py")
+    path = shipped_for(space) if source == "default" else Path(source)
+    content = load_networks(path)
     marks = content.get("cell_marks", True)
     if marks != getattr(space, "cell_marks", True):
         raise InputError(f"{path} was pre-trained with cell_marks = {marks}: give the same flag here")
     return path, content
+
+
+def shipped_for(space) -> Path:
+    """The shipped encoder of the space's own operations, else the universal one."""
+    for path in sorted((ROOT / "checkpoints").glob("*.pt")):
+        if path.name not in NO_SPACE and load_networks(path)["ops"] == list(space.ops):
+            return path
+    return ROOT / "checkpoints" / "universal.pt"
 
 
 def load_networks(path: str | Path) -> dict:
@@ -99,6 +104,9 @@ def as_encoder(path: Path, content: dict, space) -> dict:
     """The content of an encoder's checkpoint, for `space`. Raises InputError for that of a predictor."""
     if isinstance(content["weights"], list):
         raise InputError(f"{path} is a fine-tuned predictor: give the last.pt of pretrain.py")
+    if content["ops"] == list(FEATURES):
+        weights = for_vocabulary(content["weights"], space.vocabulary)
+        return content | {"ops": list(space.ops), "weights": weights}
     return content if content["ops"] == list(space.ops) else moved(content, path, space)
 
 

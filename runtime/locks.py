@@ -15,6 +15,12 @@ from runtime.errors import InputError
 from runtime.files import named, remove_abandoned, write_json
 
 
+def need_free(marker: Path, resume: bool) -> None:
+    """Raises InputError if a folder holds a run, of which this file is the sign, and --resume is off."""
+    if marker.exists() and not resume:
+        raise InputError(f"{marker.parent} holds a run already: go on with --resume or give another --save")
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path, flag: str, patience: float = 1.0, name: str = "") -> Iterator[None]:
     """Makes the folder, keeps other processes out of it, and removes temporary files of killed ones.

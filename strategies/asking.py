@@ -24,6 +24,7 @@ import numpy as np
 
 import spaces
 from models.checkpoint import load_encoder
+from models.predictor.prior import prior_digest
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError
 from runtime.files import append_line, path_of, whole_lines, write_json
@@ -229,7 +230,8 @@ class Search:
              "metric": "" if self.metric.is_accuracy else self.metric.name,
              "lower_is_better": self.metric.lower_is_better,
              "cell_marks": getattr(self.space, "cell_marks", True)}
-        decided = by_content(decided, **spaces.digests(search_space=self.space))
+        decided = by_content(decided, **spaces.digests(search_space=self.space),
+                             prior=prior_digest(self.settings.prior, self.space.vocabulary))
         path, longer = self.folder / "config.json", False
         if path.exists() or (self.folder / "history.jsonl").exists():
             stored = read_checked(path, dict[str, Any], "give another folder")
@@ -267,7 +269,7 @@ class Search:
             raise InputError(f"{self.folder / 'asked.jsonl'}:{len(self._lines) + 1}: it does not go with "
                              "history.jsonl: give another folder")
         self._observe(line.answers)
-        self._take(self._chooser.pool.draw(line.drawn, self._chooser.rng(line.ask)))
+        self._take(self._chooser.start(line.drawn, self._chooser.rng(line.ask)))
         steered = len(line.architectures) - line.drawn
         if steered and self._chooser.strategy.sequential:
             self._one_by_one(line.ask, steered)
@@ -301,7 +303,7 @@ class Search:
         drawn = max(0, min(k, self.settings.N0 - len(self._known)))
         if sum(not query.failed for query in history) < (FEWEST if self._chooser.predictor else 1):
             drawn = k
-        picks = [(arch, None) for arch in self._take(self._chooser.pool.draw(drawn, self._chooser.rng(t)))]
+        picks = [(arch, None) for arch in self._take(self._chooser.start(drawn, self._chooser.rng(t)))]
         if drawn < k and self._chooser.strategy.sequential:
             picks += self._one_by_one(t, k - drawn)
         elif drawn < k:

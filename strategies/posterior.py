@@ -11,15 +11,17 @@ import numpy as np
 import torch
 
 from models.batch import Batch
+from models.predictor.background import REFERENCE
 from models.predictor.fit import (
     Examples,
     PredictorRecipe,
+    background_of,
     fit_ensemble,
-    frozen_encoder,
     new_networks,
+    prior_offset,
     score_ensemble,
 )
-from models.predictor.gaussian_process import REFERENCE, GaussianProcess, kernel_features, length_scales
+from models.predictor.gaussian_process import MEAN, GaussianProcess, length_scales
 from runtime.seeding import mix
 from spaces import Space
 from strategies.base import Posterior, Predict, Query
@@ -49,10 +51,10 @@ class SearchPredictor:
         self, settings: PosteriorSettings, space: Space, checkpoint: dict | None, device: torch.device
     ):
         self.settings, self.space, self.checkpoint, self.device = settings, space, checkpoint, device
-        if settings.own is None and settings.recipe.kernel_share:
-            self.encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"]).to(device)
+        if settings.own is None:
+            self.background = background_of(settings.recipe, space.vocabulary, checkpoint).to(device)
             anywhere = space.sample(REFERENCE, np.random.default_rng(0))
-            self.length_scales = length_scales(self.kernel_features(self.encode(anywhere)))
+            self.length_scales = length_scales(self.background(self.encode(anywhere)))
 
     def __call__(self, t: int, history: list[Query], candidates: list) -> tuple[Posterior, float]:
         """The posterior of the candidates in round t, and the seconds of fitting."""
@@ -82,9 +84,26 @@ class SearchPredictor:
             return scores, time.perf_counter() - started
         networks = new_networks(recipe, len(self.space.ops), self.checkpoint, seeds)
         rows = np.tile(np.arange(len(label)), (len(seeds), 1))  # [M, n]
-        ensemble = fit_ensemble(recipe, networks, Examples(table, rows, label[rows], seeds))
+        offset = self.offset(table)  # [n+C]
+        ensemble = fit_ensemble(recipe, networks, Examples(
+            table, rows, label[rows], seeds, offset[:len(label)].expand(len(seeds), -1)))
         fitting = time.perf_counter() - started
-        return score_ensemble(ensemble, table), fitting
+        return score_ensemble(ensemble, table) + offset.cpu().numpy(), fitting
+
+    @property
+    def has_prior(self) -> bool:
+        return self.settings.own is None and self.background.prior is not None
+
+    def prior_scores(self, archs: list) -> np.ndarray:
+        """The prior's score float[B] of architectures."""
+        return self.background.offset(self.encode(archs)).cpu().numpy()
+
+    def offset(self, table: Batch) -> torch.Tensor:
+        """The part [n+C] of a network's score that the prior decides; 0 without one."""
+        if self.background.prior is None:
+            return torch.zeros(table.num_graphs, device=self.device)
+        (constant,), (slope,) = prior_offset(self.length_scales[MEAN], None, 1)
+        return float(constant) + float(slope) * self.background.offset(table)
 
     def process_posterior(self, table: Batch, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """Mean and std of the Gaussian process, float[n+C] each, and the seconds of fitting.
@@ -93,9 +112,9 @@ class SearchPredictor:
         """
         # The history is embedded anew each round: in another batch floats round differently, and a resumed
         # search must end in the same bytes.
-        seen = self.kernel_features(table)  # [n+C, P] each
+        seen = self.background(table)  # [n+C, P] each
         started = time.perf_counter()
-        known = [feature[None, :len(label)] for feature in seen]  # [1, n, P] each: one seed
+        known = {name: feature[None, :len(label)] for name, feature in seen.items()}  # [1, n, P]: one seed
         process = GaussianProcess.fit(known, self.length_scales, label[None])
         fitting = time.perf_counter() - started
         mean, std = (x[0].cpu().double().numpy() for x in process.posterior(seen))  # [n+C] each
@@ -104,9 +123,6 @@ class SearchPredictor:
 
     def encode(self, archs: list) -> Batch:
         return Batch.of(self.space.encode(archs)).to(self.device)
-
-    def kernel_features(self, table: Batch) -> list[torch.Tensor]:
-        return kernel_features(self.encoder, table, self.space.vocabulary)
 
 
 def agreement(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """The loop of a search: Algorithm 1 of the paper (Jing et al., IJCAI 2022), the same for every strategy.
 
-Of N queries N0 are random; then each round queries K out of C candidates.
+Of N queries N0 are the start, random or by the prior; then each round queries K out of C candidates.
 """
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from strategies.base import CandidatePool, Query, Strategy
 from strategies.history import History, best_of
 from strategies.posterior import SearchPredictor
 
+DRAWN = 30  # architectures that the prior ranks per one of the start
 HOPELESS = 10  # failed trainings, and no other, after which a search is given up
 
 
@@ -63,10 +64,15 @@ class Chooser:
     """Chooses the queries of a round: the strategy proposes, the predictor scores, the best are picked."""
 
     def __init__(
-        self, schedule: Schedule, pool: CandidatePool, strategy: Strategy, predictor: SearchPredictor | None
+        self, schedule: Schedule, pool: CandidatePool, strategy: Strategy, predictor: SearchPredictor | None,
+        by_prior: bool = False
     ):
-        """predictor: None if the strategy's proposals are queried in their order."""
+        """predictor: None if the strategy's proposals are queried in their order.
+
+        by_prior: whether the predictor's prior, if it has one, chooses the first architectures.
+        """
         self.schedule, self.pool, self.strategy, self.predictor = schedule, pool, strategy, predictor
+        self.by_prior = by_prior and predictor is not None and predictor.has_prior
 
     def choose(
         self, t: int, history: list[Query], n: int
@@ -76,8 +82,20 @@ class Chooser:
         Asks no oracle.
         """
         if t == 0:
-            return [(arch, None) for arch in self.pool.draw(n, self.rng(t))], {}
+            return [(arch, None) for arch in self.start(n, self.rng(t))], {}
         return self.steer(t, history, n)
+
+    def start(self, n: int, rng: np.random.Generator) -> list[Any]:
+        """n architectures before there is a history: uniform draws, or some of those the prior likes.
+
+        The prior ranks DRAWN uniform draws per architecture; one is taken of each n-th of the best third.
+        """
+        if not self.by_prior or n == 0:
+            return self.pool.draw(n, rng)
+        drawn = self.pool.draw(DRAWN * n, rng)
+        order = np.argsort(-self.predictor.prior_scores(drawn), kind="stable")
+        liked = order[:max(n, len(drawn) // 3)]
+        return [drawn[rng.choice(part)] for part in np.array_split(liked, min(n, len(liked)))]
 
     def steer(
         self, t: int, history: list[Query], n: int

@@ -32,8 +32,12 @@ class SearchSettings(PredictorRecipe, StrategySettings):
         1.0, "r, rl, ae, bo: weight in the score of the Gaussian process (kernel regression) on the "
         "pre-trained embedding and on analytic properties; 1 = it alone, without networks, which takes "
         "seconds per search, not minutes; 0 = networks alone, as in the paper", within=(0, 1))
+    prior_start: bool = setting(
+        True, "r, rl, ae, bo: the first N0 queries are spread over the third of random architectures that "
+        "the --prior ranks best (off: they are uniform draws)")
     N: int = setting(150, "queries in all, a hard limit")
-    N0: int = setting(10, "random architectures queried first (the paper: 20; re: its --population, ls: 1)")
+    N0: int = setting(
+        10, "architectures queried first (the paper: 20; re: its --population, ls: 1)")
     K: int = setting(5, "architectures queried per round (the paper: 10; re, ls: 1)")
     C: int = setting(250, "candidates scored per round (the paper: 100)")
     limit: str = setting(
@@ -80,4 +84,5 @@ def new_chooser(settings: SearchSettings, pool: CandidatePool, checkpoint: dict 
     if not settings.members:
         return Chooser(schedule, pool, strategy, None)
     predictor = PosteriorSettings(part(settings, PredictorRecipe), settings.seed, strategy.predictor)
-    return Chooser(schedule, pool, strategy, SearchPredictor(predictor, pool.space, checkpoint, device))
+    return Chooser(schedule, pool, strategy, SearchPredictor(predictor, pool.space, checkpoint, device),
+                   by_prior=settings.prior_start)

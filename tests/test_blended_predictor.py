@@ -25,7 +25,6 @@ from models.predictor.fit import (
     score_cells,
     score_ensemble,
 )
-from models.predictor.gaussian_process import kernel_features
 from runtime.checkpoint import save_checkpoint
 from toys.cells import CELLS, KEYS, SPACE, toy
 
@@ -68,7 +67,9 @@ def at(blend: BlendedPredictor, share: float) -> np.ndarray:
 def both(blend: BlendedPredictor) -> tuple[np.ndarray, np.ndarray]:
     """[S, N] each: the scores of the ensemble and of the process, by themselves."""
     own = score_ensemble(blend.ensemble, TABLE).reshape(len(SEEDS), RECIPE.members, -1).mean(1)
-    return own, blend.process(kernel_features(blend.encoder, TABLE, SPACE.vocabulary)).numpy()
+    constant, slope = blend.offset.numpy()[..., None]  # [S, 1] each
+    own = own + constant + slope * blend.background.offset(TABLE).numpy()
+    return own, blend.process(blend.background(TABLE)).numpy()
 
 
 # The share --------------------------------------------------------------------------------------------------
@@ -89,24 +90,25 @@ def test_without_a_share_there_is_no_process(checkpoint, blend):
 
 
 def test_without_a_fitted_scale_the_scores_are_added_as_they_are(blend):
-    fresh = BlendedPredictor(blend.ensemble, len(SEEDS), blend.process, 0.25, blend.encoder, SPACE.vocabulary)
+    fresh = BlendedPredictor(blend.ensemble, len(SEEDS), blend.background, blend.process, 0.25)
+    fresh.offset = blend.offset
     own, other = both(blend)
     assert score_cells(fresh, TABLE) == pytest.approx(0.75 * own + 0.25 * other, abs=1e-4)
 
 
 def test_the_process_reads_the_encoder_that_no_label_has_moved(blend, checkpoint):
-    assert (blend.encoder is None) == (checkpoint is None)
+    assert (blend.background.encoder is None) == (checkpoint is None)
     if checkpoint:
         assert all(torch.equal(value, checkpoint["weights"][name])
-                   for name, value in blend.encoder.state_dict().items())
-        assert len(blend.process.sizes) == 2
+                   for name, value in blend.background.encoder.state_dict().items())
+        assert "embedding" in blend.process.sizes
 
 
 def test_the_scale_is_measured_on_the_table_and_in_chunks(blend, monkeypatch):
     """On the reference cells alone, whichever carry the labels."""
     scale = blend.scale
     assert torch.allclose(blend.fit_scale(TABLE, chunk=30).scale, scale, atol=1e-4)
-    monkeypatch.setattr("models.predictor.gaussian_process.REFERENCE", 10)
+    monkeypatch.setattr("models.predictor.background.REFERENCE", 10)
     some = TABLE.rows(torch.linspace(0, CELLS - 1, 10).long())
     few = blend.fit_scale(TABLE).scale  # [2, 2, S]
     assert not torch.allclose(few, scale, atol=1e-4)

@@ -9,8 +9,9 @@ from scipy import stats
 import spaces
 from benchmarks import calibration
 from models.batch import Batch
+from models.features.properties import cell_properties
 from models.predictor.fit import Examples
-from models.predictor.gaussian_process import NOISE, GaussianProcess, kernel_features, length_scales
+from models.predictor.gaussian_process import NOISE, GaussianProcess, Scale, length_scales
 
 
 def test_a_true_spread_covers_what_it_says(rng):
@@ -56,17 +57,21 @@ def test_the_process_expects_a_label_and_its_noise(rng, monkeypatch):
     """On labels drawn from the process itself the intervals of the posterior cover what they say."""
     space = spaces.get("nasbench201")
     cells = Batch.of(space.encode(space.sample(400, rng)))
-    view, = kernel_features(None, cells, space.vocabulary)
-    (mean, scale), = length_scales([view])
-    scale = scale / 3  # narrow: of a wide kernel one draw varies less than the process
-    points = ((view - mean) / scale).double()
-    prior = torch.exp(-torch.cdist(points, points)**2 / 2) + NOISE * torch.eye(400)
-    drawn = torch.linalg.cholesky(prior) @ torch.as_tensor(rng.normal(size=(400, 40)))  # [N, S]
+    view = {"properties": cell_properties(cells, space.vocabulary)}
+    (mean, scale), = length_scales(view).values()
+    narrow = Scale(mean, scale / 3)  # of a wide kernel one draw varies less than the process
+    points = {"properties": ((view["properties"] - mean) / narrow.scale).double()}
+    process = GaussianProcess({"properties": points["properties"].shape[1]}, 40, 100)
+    process.size.fill_(1.0)
+    gram = process.covariance(0, points, points) + NOISE * torch.eye(400)
+    drawn = torch.linalg.cholesky(gram) @ torch.as_tensor(rng.normal(size=(400, 40)))  # [N, S]
     label = drawn.T.numpy()[:, :100]
-    process = GaussianProcess.fit([view[:100].expand(40, -1, -1)], [(mean, scale)], label)
-    monkeypatch.setattr(calibration, "fit_gaussian_process", lambda *_: (process, None))
+    process = GaussianProcess.fit(
+        {"properties": view["properties"][:100].expand(40, -1, -1)}, {"properties": narrow}, label)
+    monkeypatch.setattr(calibration, "fit_gaussian_process", lambda *_: process)
+    background = lambda batch: {"properties": cell_properties(batch, space.vocabulary)}
     examples = Examples(cells, np.tile(np.arange(100), (40, 1)), label, list(range(40)))
-    middle, std = calibration.process_posterior(space.vocabulary, None, examples, np.arange(100, 400))
+    middle, std = calibration.process_posterior(background, examples, np.arange(100, 400))
     place = np.stack([calibration.normal_scores(drawn[100:, i].numpy(), label[i]) for i in range(40)])
     measured = calibration.measures((place - middle).ravel(), std.ravel())
     assert measured["coverage50"] == pytest.approx(0.5, abs=0.03)

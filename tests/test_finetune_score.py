@@ -63,7 +63,7 @@ def test_a_ranking_is_printed_whole_if_there_is_no_terminal(tmp_path, predictor,
 def test_a_predictor_remembers_the_cell_marks(tmp_path, capsys, marks):
     """A cell pair and the same pair swapped: one score without marks, two with them."""
     train(tmp_path, darts_labels(tmp_path / "l.csv", 20), "--space", "darts", "--finetune_train_samples",
-          "10", marks)
+          "10", marks, "--kernel_share", "0")  # of networks alone, as the process reads the places
     normal, _, reduction = spaces.get("darts").key(darts.NAMED["GMAENAS_BO"]).partition("//")
     (tmp_path / "cells.txt").write_text(f"{normal}//{reduction}\n{reduction}//{normal}\n")
     capsys.readouterr()

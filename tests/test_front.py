@@ -9,8 +9,8 @@ from models.batch import Batch
 from models.checkpoint import load_encoder
 from models.metrics import kendall_tau
 from models.predictor import Predictor
+from models.predictor.background import REFERENCE
 from models.predictor.fit import Examples, PredictorRecipe, fit_predictor, score_cells
-from models.predictor.gaussian_process import REFERENCE
 from runtime.errors import InputError
 from toys.cells import ARCHS, KEYS, SPACE
 

@@ -299,8 +299,9 @@ def test_a_foreign_file_is_not_overwritten(tmp_path, labels, seen, content):
 
 
 @pytest.mark.parametrize("flag, value, word", [
-    ("--methods", "best", "xgboost"), ("--methods", "gat,gat", "once"), ("--methods", "", "xgboost"),
-    ("--n_labels", "20,x", "100,424"), ("--n_labels", "1", "at least 2"), ("--n_labels", "20,20", "once"),
+    ("--methods", "best", "scratch_tuned"), ("--methods", "gat,gat", "once"),
+    ("--methods", "", "scratch_tuned"), ("--n_labels", "20,x", "100,424"),
+    ("--n_labels", "1", "at least 2"), ("--n_labels", "0,20", "process"), ("--n_labels", "20,20", "once"),
     ("--n_labels", "900", "240 val"), ("--seeds", "x", "0-9"), ("--out", "record.txt", ".json"),
     ("--protocol", "best", "tnasp")])
 def test_wrong_flags_are_refused_in_one_line(tmp_path, labels, seen, flag, value, word):

@@ -12,7 +12,7 @@ from models.features.flow import flow_targets
 from models.features.properties import property_targets
 from models.features.signature import signatures
 from models.pretext.masked import draw_mask, draw_pairs, reconstruction_loss
-from models.pretext.regression import target_table
+from models.pretext.regression import target_tables
 from models.pretext.tasks import TASKS, MaskSettings, Pretext, total
 from runtime.seeding import seeded
 from spaces.base import Graphs
@@ -245,19 +245,19 @@ def test_signatures_tell_cells_apart_and_know_dead_ones():
 
 def test_the_target_table_is_standardised_over_real_vertices(rng):
     batch = Batch.of(padded(SPACE.table(200, rng), 2))
-    target, target_sizes = target_table(batch, TASKS, SPACE.vocabulary)
+    (target,), target_sizes = target_tables([batch], TASKS, SPACE.vocabulary)
     assert list(target_sizes) == ["flow", "signature", "properties"]
     assert sum(target_sizes.values()) == target.shape[2]
     std, mean = torch.std_mean(target[batch.node_mask], dim=0)
     assert mean.abs().max() < 1e-3 and (std - 1).abs().max() < 1e-3 and not target[~batch.node_mask].any()
-    assert target_table(batch, ("mask",), SPACE.vocabulary) == (None, {})
+    assert target_tables([batch], ("mask",), SPACE.vocabulary) == ([None], {})
 
 
 @every_encoder
 def test_every_task_trains_the_encoder_alone_and_together(name, graphs):
     batch = Batch.of(graphs)
     for tasks in (*((task,) for task in TASKS), TASKS):
-        target, target_sizes = target_table(batch, tasks, SPACE.vocabulary)
+        (target,), target_sizes = target_tables([batch], tasks, SPACE.vocabulary)
         task = pretext(name, 0.5, "masked", tasks, target_sizes)
         losses = task(batch, target, generator())
         total(losses).backward()
@@ -269,7 +269,7 @@ def test_every_task_trains_the_encoder_alone_and_together(name, graphs):
 
 def test_beside_others_a_task_that_hides_takes_a_quarter_of_the_batch_and_counts_a_tenth(graphs):
     sizes, batch = [], Batch.of(graphs)  # 12 graphs
-    target, target_sizes = target_table(batch, TASKS, SPACE.vocabulary)
+    (target,), target_sizes = target_tables([batch], TASKS, SPACE.vocabulary)
     for tasks, sizes_of_tasks in ((("edges",), {}), (TASKS, target_sizes)):
         task = pretext("transformer", 0.5, "masked", tasks, sizes_of_tasks)
         task.encoder.register_forward_hook(lambda module, inputs, h: sizes.append(h.shape[0]))
@@ -285,7 +285,7 @@ def test_beside_others_a_task_that_hides_takes_a_quarter_of_the_batch_and_counts
 def test_the_loss_of_every_task_falls(space, task, rng):
     space = spaces.get(space)
     table = Batch.of(space.table(256, rng))
-    target, target_sizes = target_table(table, (task,), space.vocabulary)
+    (target,), target_sizes = target_tables([table], (task,), space.vocabulary)
     draws, losses = generator(), []
     with seeded(0):
         config = {"base_model": "transformer", "width": 16, "layers": 2, "heads": 2, "dropout": 0.0}

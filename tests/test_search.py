@@ -45,7 +45,7 @@ def test_the_best_scored_of_a_round_are_queried_best_first(tmp_path, labels, mon
     scored = []
     score = posterior.score_ensemble
     monkeypatch.setattr(posterior, "score_ensemble", lambda *a: scored.append(score(*a)) or scored[-1])
-    run(tmp_path / "run", labels, "--members", "2", "--kernel_share", "0")
+    run(tmp_path / "run", labels, "--members", "2", "--kernel_share", "0", "--prior", "")
     picked = [line["score"] for line in lines(tmp_path / "run") if line["round"] == 1]
     assert scored[0].shape == (2, 6 + 12)  # the history, then the candidates
     assert picked == np.sort(agreement(scored[0])[0][6:])[::-1][:4].tolist()

@@ -220,14 +220,18 @@ OF_BEFORE = {
     "K": 4, "C": 12, "seed": 0, "seeds": "", "cell_marks": True, "encoder_sha256": None}
 
 
-def test_a_search_of_before_goes_on(tmp_path, labels, asked):
-    run(tmp_path / "run", labels)
+def test_a_search_of_before_goes_on(tmp_path, labels, asked, no_report):
+    """Without the prior, which it did not have."""
+    before = "--prior", "", "--no-prior_start"
+    run(tmp_path / "run", labels, *before)
     path = tmp_path / "run" / "history.jsonl"
     whole = path.read_bytes()
     os.truncate(path, len(whole) // 2)
     (tmp_path / "run" / "config.json").write_text(json.dumps(OF_BEFORE | {"labels": labels}))
     asked.clear()
-    run(tmp_path / "run", labels, "--resume")
+    with pytest.raises(InputError, match="was made with prior = None"):
+        run(tmp_path / "run", labels, "--resume")
+    run(tmp_path / "run", labels, *before, "--resume")
     assert path.read_bytes() == whole and 0 < len(asked) < N
 
 

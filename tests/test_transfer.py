@@ -103,7 +103,7 @@ def test_a_predictor_goes_on_from_another(tmp_path):
     start = {"encoder": encoder_of(recipe, None), "ops": list(SPACE.ops), "weights": None, "members": stored}
     still = PredictorRecipe(members=2, epochs=1, lr_encoder=0.0, lr_predictor=0.0, kernel_share=0.5)
     blend = fit_predictor(still, SPACE.vocabulary, start, examples)
-    assert blend.encoder is None and blend.process is not None
+    assert blend.background.encoder is None and blend.process is not None
     for i in range(4):
         assert all(torch.equal(value, stored[i][name]) for name, value in blend.ensemble.member(i).items())
 

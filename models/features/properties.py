@@ -23,6 +23,7 @@ from models.features.vocabulary import Description, Vocabulary
 
 CHANNELS = 64  # C, for costs that grow with C and not with C^2
 EVERYWHERE = 31  # reach of an operation that sees the whole image, here of 32 x 32 pixels
+COUNT = "number of "  # begins the names of facts that only one vocabulary has
 SMALLEST = 0.01  # costs below a hundredth of a 1x1 convolution are alike in a logarithm
 
 
@@ -96,6 +97,20 @@ def property_targets(batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:
     return torch.cat([properties(batch, vocabulary), of_cell], dim=-1)
 
 
+def portable_targets(batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:
+    """As `property_targets`, but the same columns for every vocabulary and number of cells, float[N, V, T].
+
+    A vertex has the facts of its own cell, without the numbers of each operation.
+    """
+    of_vertices, own = vertex_facts(batch, vocabulary), 0
+    for cell in range(int(batch.marks.max()) + 1):
+        facts = cell_facts(batch, vocabulary, of_vertices, cell)
+        kept = [fact for name, fact in facts.items() if not name.startswith(COUNT)]
+        mine = batch.node_mask & (batch.marks == cell)  # [N, V]
+        own = own + torch.stack(kept, dim=-1)[:, None] * mine[..., None]  # [N, V, P]
+    return torch.cat([properties(batch, vocabulary), own], dim=-1)
+
+
 def vertex_facts(batch: Batch, vocabulary: Vocabulary) -> dict[str, torch.Tensor]:
     """{name: float[N, V]}; `before`: on the paths from the inputs to a vertex, `after`: on to the outputs."""
     does = lookup(batch, vocabulary)
@@ -160,7 +175,7 @@ def cell_facts(batch: Batch, vocabulary: Vocabulary, facts: dict[str, torch.Tens
             for name, fact in facts.items() if name.endswith(" before")}
     counts = (F.one_hot(batch.ops.long(), len(vocabulary)) * live[..., None]).sum(1)  # [N, K]
     return costly | shape | ways | {
-        f"number of {name}": count for name, count in zip(vocabulary, counts.unbind(-1))}
+        f"{COUNT}{name}": count for name, count in zip(vocabulary, counts.unbind(-1))}
 
 
 def lookup(batch: Batch, vocabulary: Vocabulary) -> dict[str, torch.Tensor]:

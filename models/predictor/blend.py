@@ -8,31 +8,33 @@ import torch
 from torch import nn
 
 from models.batch import Batch
-from models.features.vocabulary import Vocabulary
+from models.predictor.background import Background, reference_cells
 from models.predictor.ensemble import Ensemble
-from models.predictor.gaussian_process import GaussianProcess, kernel_features, reference_cells
+from models.predictor.gaussian_process import GaussianProcess
 
 
 class BlendedPredictor(nn.Module):
     """forward(batch) -> score [S, B]: a weighted sum of each seed's ensemble and the Gaussian process's mean.
 
     The process has the weight `share`. Both scores are first brought to mean 0 and variance 1 over unlabelled
-    cells (`fit_scale`). Without a process, the score is the ensemble's alone.
+    cells (`fit_scale`). Without a process, the score is the ensemble's alone; with a share of 1, the
+    process's.
     """
 
-    def __init__(self, ensemble: Ensemble, seeds: int, process: GaussianProcess | None = None,
-                 share: float = 0.0, encoder: nn.Module | None = None, vocabulary: Vocabulary | None = None):
-        """Members of one seed are neighbours in the ensemble.
+    def __init__(self, ensemble: Ensemble | None, seeds: int, background: Background,
+                 process: GaussianProcess | None = None, share: float = 0.0):
+        """Members of one seed are neighbours in the ensemble, None = there are none.
 
-        encoder: the pre-trained one, not fine-tuned, whose embedding the process reads beside the properties.
-        vocabulary: of the space, for the process.
+        background: what is known of a cell without labels, for the process and the prior.
         """
         super().__init__()
-        self.ensemble, self.seeds, self.process, self.share = ensemble, seeds, process, share
-        self.encoder, self.vocabulary = encoder, vocabulary
+        self.ensemble, self.seeds, self.background = ensemble, seeds, background
+        self.process, self.share = process, share
         # mean and std of both scores, [S] each
         scale = torch.tensor([0.0, 1.0])[:, None, None].expand(2, 2, seeds)
         self.register_buffer("scale", scale.clone())
+        # a seed's networks learn what is missing to offset[0] + offset[1] times the prior's score
+        self.register_buffer("offset", torch.zeros(2, seeds))
 
     @torch.no_grad()
     def fit_scale(self, table: Batch, chunk: int = 1024) -> BlendedPredictor:
@@ -40,6 +42,8 @@ class BlendedPredictor(nn.Module):
 
         chunk: graphs x members at a time, at most.
         """
+        if self.process is None or self.ensemble is None:
+            return self
         some = reference_cells(table)
         pieces = torch.arange(some.num_graphs, device=table.ops.device).split(
             max(1, chunk // self.ensemble.size))
@@ -48,17 +52,25 @@ class BlendedPredictor(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> torch.Tensor:
+        if self.ensemble is None:
+            return self.process(self.background(batch))
         if self.process is None:
-            return self.member_scores(batch).mean(1)
+            return self.ensemble_scores(batch)
         mean, std = self.scale[..., None]  # [2, S, 1] each
         own, other = (self.both_scores(batch) - mean) / std
         return (1 - self.share) * own + self.share * other
 
     def both_scores(self, batch: Batch) -> torch.Tensor:
         """float[2, S, B]: the scores of the ensemble and of the Gaussian process."""
-        return torch.stack([self.member_scores(batch).mean(1),
-                            self.process(kernel_features(self.encoder, batch, self.vocabulary))])
+        return torch.stack([self.ensemble_scores(batch), self.process(self.background(batch))])
+
+    def ensemble_scores(self, batch: Batch) -> torch.Tensor:
+        """float[S, B]: the mean score of a seed's members, above the offset."""
+        scores = self.member_scores(batch).mean(1)
+        if self.background.prior is None:
+            return scores
+        return scores + self.offset[0, :, None] + self.offset[1, :, None] * self.background.offset(batch)
 
     def member_scores(self, batch: Batch) -> torch.Tensor:
-        """float[S, m, B]: the score of every member."""
+        """float[S, m, B]: the score of every member, without the offset."""
         return self.ensemble(batch.expand(self.ensemble.size)).view(self.seeds, -1, batch.num_graphs)

@@ -22,15 +22,19 @@ from torch import nn
 from models.batch import Batch
 from models.encoders import ENCODERS, build_encoder, encoder_config
 from models.features.vocabulary import Vocabulary
+from models.predictor.background import Background, reference_cells
 from models.predictor.blend import BlendedPredictor
 from models.predictor.child_tuning import ChildTuning
 from models.predictor.ensemble import Ensemble, Flat, clip_gradients
-from models.predictor.gaussian_process import GaussianProcess, kernel_features, length_scales, reference_cells
+from models.predictor.gaussian_process import MEAN, TRUST, GaussianProcess, Scale, length_scales
 from models.predictor.losses import LOSSES, hinge
 from models.predictor.network import PredictorNetwork
+from models.predictor.prior import load_prior
 from runtime.errors import InputError
 from runtime.seeding import mix, seeded
 from runtime.settings import setting
+
+FEW = 10  # labels up to which the Gaussian process, with the prior as its mean, ranks alone
 
 
 @dataclass
@@ -72,22 +76,28 @@ class PredictorRecipe:
         5, "predictors in the ensemble of one seed, whose scores are averaged", within=(1, 100))
     kernel_share: float = setting(
         0.2, "share of kernel regression, here a Gaussian process on the pre-trained embedding and on "
-        "analytic properties, in the score (0 = the ensemble alone)", within=(0, 1))
+        f"analytic properties, in the score, or {FEW} / labels if that is more (0 = the ensemble alone, 1 = "
+        "the process alone)", within=(0, 1))
+    prior: str = setting(
+        "default", "ranking without labels, learned on other spaces, that the predictor starts from: a "
+        "prior.pt of benchmarks.prior, or default = the shipped one (empty = none)")
 
 
 class Examples(NamedTuple):
     """Training data of M networks or S seeds: number m learns the graphs rows[m] with accuracies label[m].
 
-    table  N graphs, on the device to train on
-    rows   int[M, n]
-    label  float[M, n], higher is better
-    seeds  one per row
+    table   N graphs, on the device to train on
+    rows    int[M, n]
+    label   float[M, n], higher is better
+    seeds   one per row
+    offset  float[M, n], added to the score of a network; None = 0
     """
 
     table: Batch
     rows: np.ndarray
     label: np.ndarray
     seeds: list[int]
+    offset: torch.Tensor | None = None
 
 
 # Before the first step --------------------------------------------------------------------------------------
@@ -149,7 +159,7 @@ def fit_ensemble(recipe: PredictorRecipe, networks: list[PredictorNetwork], exam
     becomes the same, up to rounding, in any company. on_step() is called after every step,
     `steps(recipe, n)` times. Raises InputError if the training diverges.
     """
-    table, rows, _, seeds = examples
+    table, rows, _, seeds, _ = examples
     ensemble = Ensemble(networks).to(table.ops.device)
     rows = torch.as_tensor(rows, device=table.ops.device)  # [M, n]
     if recipe.finetune_fixed_encoder:  # the encoder never changes: embed once, train the heads alone
@@ -157,7 +167,7 @@ def fit_ensemble(recipe: PredictorRecipe, networks: list[PredictorNetwork], exam
         trained = Ensemble([network.head for network in networks]).to(table.ops.device)
     else:
         inputs, trained = table.rows(rows), ensemble  # fields [M, n, ...]
-    loss_of = batch_loss(recipe, trained, inputs, standardised(examples))
+    loss_of = batch_loss(recipe, trained, inputs, examples)
     optimiser = grouped_optimiser(
         recipe, trained, learning_rates(recipe, networks[0].pretrained, rows.shape[1]))
     trained.seed([partial(mix, seed, 4) for seed in seeds])
@@ -177,10 +187,17 @@ def standardised(examples: Examples) -> torch.Tensor:
 
 
 def batch_loss(recipe: PredictorRecipe, trained: Ensemble, inputs: Batch | torch.Tensor,
-               label: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+               examples: Examples) -> Callable[[torch.Tensor], torch.Tensor]:
     """Returns the function from a step's index long[M, b] to its scalar loss, the sum over the members."""
     loss = partial(hinge, margin=recipe.hinge_margin) if recipe.loss == "hinge" else LOSSES[recipe.loss]
-    return lambda index: loss(trained(gather_rows(inputs, index)), label.gather(1, index)).sum()
+    label, offset = standardised(examples), examples.offset  # [M, n] each
+
+    def of_batch(index: torch.Tensor) -> torch.Tensor:
+        score = trained(gather_rows(inputs, index))  # [M, b]
+        score = score if offset is None else score + offset.gather(1, index)
+        return loss(score, label.gather(1, index)).sum()
+
+    return of_batch
 
 
 def learning_rates(recipe: PredictorRecipe, pretrained: bool, n: int) -> dict[str, float]:
@@ -229,12 +246,12 @@ def optimise(recipe: PredictorRecipe, trained: Ensemble, optimiser: torch.optim.
 
 
 def steps(recipe: PredictorRecipe, n: int) -> int:
-    """The number of optimiser steps of a fit on n labels."""
+    """The number of optimiser steps of an ensemble on n labels."""
     return epochs(recipe, n) * batches_per_epoch(recipe, n)
 
 
 def epochs(recipe: PredictorRecipe, n: int) -> int:
-    return recipe.epochs or round(80 * min(1, (424 / n) ** 0.25))
+    return recipe.epochs or round(80 * min(1, (424 / max(1, n)) ** 0.25))
 
 
 def batches_per_epoch(recipe: PredictorRecipe, n: int) -> int:
@@ -264,35 +281,73 @@ def fit_predictor(
 ) -> BlendedPredictor:
     """Fits the predictor of S seeds: `members` networks each and, for `kernel_share`, a Gaussian process.
 
-    vocabulary: of the space. checkpoint: of `models.checkpoint.load_encoder`; None = from scratch.
+    vocabulary: of the space. checkpoint: of `models.checkpoint.load_encoder`; None = from scratch. Without
+    labels, n = 0, the process with its prior is all there is.
     """
-    table, rows, label, seeds = examples
-    m = recipe.members
+    table, rows, label, seeds, _ = examples
+    share = share_of(recipe, rows.shape[1])
+    if not (rows.shape[1] or recipe.prior):
+        raise InputError("without labels the prior is all there is: leave --prior at default")
+    background = background_of(recipe, vocabulary, checkpoint).to(table.ops.device)
+    scales = length_scales(background(reference_cells(table)))
+    process = fit_gaussian_process(background, scales, examples) if share else None
+    if share == 1:
+        return BlendedPredictor(None, len(seeds), background, process, share)
+    predictor = BlendedPredictor(None, len(seeds), background, process, share).to(table.ops.device)
+    m, offset = recipe.members, None
+    if background.prior is not None:
+        predictor.offset = prior_offset(scales[MEAN], process, len(seeds)).to(table.ops.device)
+        cells = table.rows(torch.as_tensor(rows, device=table.ops.device))  # [S, n]
+        prior = torch.stack([background.offset(Batch(*fields)) for fields in zip(*cells)])  # [S, n]
+        offset = (predictor.offset[0, :, None] + predictor.offset[1, :, None] * prior).repeat_interleave(m, 0)
     members = [mix(seed, i) for seed in seeds for i in range(m)]
     networks = new_networks(recipe, len(vocabulary), checkpoint, members)
-    ensemble = fit_ensemble(
-        recipe, networks, Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members), on_step)
-    if not recipe.kernel_share:
-        return BlendedPredictor(ensemble, len(seeds))
-    process, encoder = fit_gaussian_process(vocabulary, checkpoint, examples)
-    return BlendedPredictor(
-        ensemble, len(seeds), process, recipe.kernel_share, encoder, vocabulary).fit_scale(table)
+    predictor.ensemble = fit_ensemble(
+        recipe, networks, Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members, offset), on_step)
+    return predictor.fit_scale(table)
 
 
-def fit_gaussian_process(vocabulary: Vocabulary, checkpoint: dict | None,
-                         examples: Examples) -> tuple[GaussianProcess, nn.Module | None]:
-    """Fits a Gaussian process for S seeds; returns it and the checkpoint's encoder, if any.
+def predictor_steps(recipe: PredictorRecipe, n: int) -> int:
+    """The number of optimiser steps of `fit_predictor` on n labels; 0 if it fits no networks."""
+    return 0 if share_of(recipe, n) == 1 else steps(recipe, n)
 
-    The process reads the encoder's embedding beside the properties.
-    """
-    table, rows, label, _ = examples
+
+def share_of(recipe: PredictorRecipe, n: int) -> float:
+    """The share of the Gaussian process in the score: the recipe's, more with few labels, all with none."""
+    if not recipe.kernel_share and n:
+        return 0.0
+    return max(recipe.kernel_share, min(1.0, FEW / max(1, n)))
+
+
+def background_of(recipe: PredictorRecipe, vocabulary: Vocabulary, checkpoint: dict | None) -> Background:
+    """What is known without labels: the recipe's prior, and the embedding of the checkpoint's encoder."""
+    prior = load_prior(vocabulary, recipe.prior) if recipe.prior else None
     encoder = checkpoint and frozen_encoder(checkpoint, checkpoint["weights"])
-    encoder = encoder and encoder.to(table.ops.device)
-    cells = table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device))  # S n graphs
-    seen = [feature.view(*rows.shape, -1)
-            for feature in kernel_features(encoder, cells, vocabulary)]  # [S, n, P] each
-    scales = length_scales(kernel_features(encoder, reference_cells(table), vocabulary))
-    return GaussianProcess.fit(seen, scales, label), encoder
+    return Background(vocabulary, encoder, prior)
+
+
+def fit_gaussian_process(
+    background: Background, scales: dict[str, Scale], examples: Examples
+) -> GaussianProcess:
+    """Fits a Gaussian process for S seeds. scales: of the features of reference cells."""
+    table, rows, label, *_ = examples
+    if rows.shape[1] == 0:
+        seen = {name: scale.mean.new_zeros(*rows.shape, len(scale.mean)) for name, scale in scales.items()}
+    else:
+        cells = table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device))  # S n graphs
+        seen = {name: feature.unflatten(0, rows.shape) for name, feature in background(cells).items()}
+    return GaussianProcess.fit({name: x.to(table.ops.device) for name, x in seen.items()}, scales, label)
+
+
+def prior_offset(scale: Scale, process: GaussianProcess | None, seeds: int) -> torch.Tensor:
+    """float[2, S]: constant and slope of the offset of a seed's networks over the prior's score.
+
+    A standard deviation of the prior adds what the process trusts it, which is below what `soft_bce` wants
+    for a standard deviation of the labels, 1 / SOFTNESS: networks unlearn a strong offset badly.
+    """
+    trust = torch.full((seeds,), TRUST) if process is None else process.trust.cpu()  # [S]
+    slope = trust / scale.scale  # [S]
+    return torch.stack([-slope * scale.mean, slope])
 
 
 # Scoring: eval mode and no gradients, always through `score_in_chunks` --------------------------------------
@@ -323,7 +378,8 @@ def score_cells(predictor: BlendedPredictor, table: Batch, rows: np.ndarray | No
     chunk: graphs x members at a time, at most.
     """
     predictor.eval()
-    return score_in_chunks(predictor, table, rows, chunk // predictor.ensemble.size)
+    size = 1 if predictor.ensemble is None else predictor.ensemble.size
+    return score_in_chunks(predictor, table, rows, chunk // size)
 
 
 @torch.no_grad()

@@ -22,10 +22,10 @@ import torch
 
 from models.batch import Batch
 from models.checkpoint import about_space, load_encoder
+from models.predictor.background import REFERENCE
 from models.predictor.blend import BlendedPredictor
 from models.predictor.file import load_predictor, save_predictor
 from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor, score_cells
-from models.predictor.gaussian_process import REFERENCE, kernel_features
 from runtime.errors import InputError
 from runtime.files import path_of
 from runtime.seeding import choose_device
@@ -54,6 +54,19 @@ class Predictor:
         if label.shape != (len(architectures),) or len(label) < 2 or not np.isfinite(label).all():
             raise InputError(f"Predictor.fit: {len(architectures)} architectures need as many finite "
                              f"accuracies, at least 2; these are {label.shape}")
+        return cls._fitted(space, architectures, label, encoder, seeds)
+
+    @classmethod
+    def prior(cls, space, encoder: str = "default") -> Predictor:
+        """The ranking without any label of the space, learned on other spaces: `fit` with no architectures.
+
+        `about["cards"]` says which tables it has seen; never one of this space.
+        """
+        return cls._fitted(space, [], np.zeros(0), encoder, 1)
+
+    @classmethod
+    def _fitted(cls, space, architectures: Sequence[Any], label: np.ndarray, encoder: str,
+                seeds: int) -> Predictor:
         device, recipe = choose_device("auto", 0), PredictorRecipe()
         checkpoint = load_encoder(encoder, space) if encoder else None
         # Unlabelled cells of the space, behind the labelled ones: their scores and distances set the scales.
@@ -61,9 +74,10 @@ class Predictor:
         table = Batch.of(space.encode([*values(space, architectures), *anywhere])).to(device)
         rows = np.tile(np.arange(len(label)), (seeds, 1))  # [S, n]
         examples = Examples(table, rows, label[rows], list(range(seeds)))
-        blended = fit_predictor(recipe, space.vocabulary, checkpoint, examples)
+        blended = fit_predictor(recipe, space.vocabulary, checkpoint, examples).eval()
         about = about_space(space) | {
-            "encoder": encoder_of(recipe, checkpoint), "start": checkpoint and checkpoint["weights"]}
+            "encoder": encoder_of(recipe, checkpoint), "start": checkpoint and checkpoint["weights"],
+            "cards": blended.background.prior.cards}
         return cls(space, blended, about)
 
     def score(self, architectures: Sequence[Any]) -> np.ndarray:
@@ -79,14 +93,13 @@ class Predictor:
         if self.blended.process is None:
             raise InputError("this predictor was fitted with --kernel_share 0, "
                              "so it has no Gaussian process to ask")
-        seen = kernel_features(
-            self.blended.encoder, self.encode(architectures), self.space.vocabulary)  # [B, P] each
+        seen = self.blended.background(self.encode(architectures))  # [B, P] each
         mean, std = (x.cpu().double().numpy() for x in self.blended.process.posterior(seen))  # [S, B] each
         return mean.mean(0), np.sqrt((std**2).mean(0) + mean.var(0))  # of the mixture
 
     def save(self, path: str | Path) -> None:
         """Writes predictor.pt, for `load` or finetune.py --score."""
-        entries = {name: value for name, value in self.about.items() if name != "start"}
+        entries = {name: value for name, value in self.about.items() if name not in ("start", "cards")}
         checkpoint = {"weights": self.about["start"]} if self.about["start"] is not None else None
         save_predictor(path_of(path), [self.blended], checkpoint, **entries)
 
@@ -103,7 +116,7 @@ class Predictor:
     def encode(self, architectures: Sequence[Any]) -> Batch:
         """Encodes values or strings as graphs, on the predictor's device."""
         graphs = self.space.encode(values(self.space, architectures))
-        return Batch.of(graphs).to(next(self.blended.parameters()).device)
+        return Batch.of(graphs).to(self.blended.scale.device)
 
 
 def values(space, architectures: Sequence[Any]) -> list:

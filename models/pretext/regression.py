@@ -1,6 +1,6 @@
 """Pretext tasks that predict facts about an architecture: its paths, its responses to images, its cost.
 
-N graphs of a table (B in a batch), V vertices, T regression targets.
+N graphs of a table (B in a batch), V vertices, T regression targets, R real vertices of all tables.
 """
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import nn
 from models.batch import Batch
 from models.encoders.layers import average
 from models.features.flow import flow_targets
-from models.features.properties import property_targets
+from models.features.operations import CLASSES, classes
+from models.features.properties import portable_targets, property_targets
 from models.features.signature import signatures
 from models.features.vocabulary import Vocabulary
 from models.pretext.heads import mlp
@@ -18,6 +19,10 @@ from models.pretext.heads import mlp
 TARGETS = {"flow": lambda table, words: flow_targets(table.ops, table.adj, table.node_mask, len(words)),
            "signature": lambda table, words: signatures(table.ops, table.adj, table.node_mask, words),
            "properties": property_targets}
+PORTABLE = TARGETS | {  # the same for a vocabulary of many spaces: nothing is told per operation
+    "flow": lambda table, words: flow_targets(
+        classes(words).to(table.ops)[table.ops.long()], table.adj, table.node_mask, CLASSES),
+    "properties": portable_targets}
 
 
 class PropertyRegression(nn.Module):
@@ -43,21 +48,27 @@ class PropertyRegression(nn.Module):
         return dict(zip(self.target_sizes, (e.mean() for e in error.split(list(self.target_sizes.values())))))
 
 
-def target_table(table: Batch, tasks: tuple[str, ...], vocabulary: Vocabulary, chunk: int = 8192) -> tuple:
-    """The targets of all tasks in TARGETS, half[N, V, T], and {task: its number of targets}.
+def target_tables(tables: list[Batch], tasks: tuple[str, ...], vocabulary: Vocabulary,
+                  chunk: int = 8192) -> tuple[list[torch.Tensor | None], dict[str, int]]:
+    """The targets of all tasks in TARGETS, half[N, V, T] per table, and {task: its number of targets}.
 
-    They are standardised over real vertices; constant ones are dropped. (None, {}) if no task has targets.
+    They are standardised over the real vertices of all tables; constant ones are dropped. None per table, and
+    {}, if no task has targets. More than one table: the targets are the PORTABLE ones.
     """
-    columns, target_sizes = [], {}
+    functions = TARGETS if len(tables) == 1 else PORTABLE
+    columns, target_sizes = [[] for _ in tables], {}
     for task in tasks:
-        if task not in TARGETS:
+        if task not in functions:
             continue
-        rows = torch.arange(table.num_graphs, device=table.ops.device).split(chunk)
-        value = torch.cat([TARGETS[task](table.rows(r), vocabulary) for r in rows])  # [N, V, T]
-        at_real = value[table.node_mask]  # [n, T]
+        values = []
+        for table in tables:
+            rows = torch.arange(table.num_graphs, device=table.ops.device).split(chunk)
+            values.append(torch.cat([functions[task](table.rows(r), vocabulary) for r in rows]))  # [N, V, T]
+        at_real = torch.cat([value[table.node_mask] for value, table in zip(values, tables)])  # [R, T]
         std, mean = torch.std_mean(at_real, dim=0)  # [T]
         varies = std > 1e-3
-        value = (value[..., varies] - mean[varies]) / std[varies] * table.node_mask[..., None]
-        columns.append(value.half())  # a whole space of these stays on the device
+        for column, value, table in zip(columns, values, tables):
+            value = (value[..., varies] - mean[varies]) / std[varies] * table.node_mask[..., None]
+            column.append(value.half())  # a whole space of these stays on the device
         target_sizes[task] = int(varies.sum())
-    return (torch.cat(columns, dim=-1), target_sizes) if columns else (None, {})
+    return [torch.cat(column, dim=-1) if column else None for column in columns], target_sizes

@@ -45,6 +45,15 @@ class TaskWeight(NamedTuple):
 TASK_WEIGHTS = dict.fromkeys(("mask", "edges", "contrast", *CONTRASTIVE), TaskWeight(0.1, 0.25))
 
 
+def parse_tasks(text: str) -> tuple[str, ...]:
+    """Parses 'mask,flow' to ("mask", "flow"), in the order of TASKS."""
+    given = text.split(",")
+    unknown = [task for task in given if task not in TASKS]
+    if unknown or len(set(given)) < len(given):
+        raise InputError(f"--tasks {text}: give a comma list of {', '.join(TASKS)}, each at most once")
+    return tuple(task for task in TASKS if task in given)
+
+
 def need_company(tasks: Sequence[str], batch_size: int) -> None:
     """Raises InputError if a task that compares graphs would see a single one: its loss would be 0."""
     for task in tasks:
@@ -67,7 +76,7 @@ class MaskSettings(NamedTuple):
 class Pretext(nn.Module):
     """The encoder with its tasks and their heads: forward(batch, target, generator) -> {task: scalar loss}.
 
-    target_sizes: number of targets of each task in TARGETS (`target_table`).
+    target_sizes: number of targets of each task in TARGETS (`target_tables`).
     """
 
     def __init__(self, encoder: nn.Module, tasks: tuple[str, ...], target_sizes: dict[str, int],
@@ -84,7 +93,7 @@ class Pretext(nn.Module):
 
     def forward(self, batch: Batch, target: torch.Tensor | None,
                 generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """target float[B, V, T]: the rows of the batch in the `target_table` of the tasks in TARGETS."""
+        """target float[B, V, T]: the rows of the batch in the `target_tables` of the tasks in TARGETS."""
         losses = {}
         for name, task in self.tasks.items():
             share = 1.0 if self.alone else TASK_WEIGHTS.get(name, TaskWeight()).share

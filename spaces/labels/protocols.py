@@ -46,17 +46,18 @@ class Split(NamedTuple):
 def split(labels: Labels, protocol: str, n: int, seed: int) -> Split:
     """Draws n rows with the training label to train on; all other rows with the target are for evaluation.
 
-    For one seed the draws nest: the first n of one permutation.
+    For one seed the draws nest: the first n of one permutation. n = 0 trains nothing and evaluates all.
     """
     rule, target = RANKING_PROTOCOLS[protocol], target_of(labels, protocol)
     pool = np.flatnonzero(~np.isnan(getattr(labels, rule.train)))  # [P]
     truth = np.flatnonzero(~np.isnan(getattr(labels, target)))  # [T]
-    if not 2 <= n <= len(pool):
+    if n != 0 and not 2 <= n <= len(pool):
         raise InputError(f"{n} training labels asked for, {labels.name} has {len(pool)} {rule.train} "
                          "values: "
-                         + (f"give 2..{len(pool)}" if len(pool) > 1 else "name another column by --metric"))
+                         + (f"give 2..{len(pool)}, or 0" if len(pool) > 1 else
+                            "name another column by --metric"))
     train = np.random.default_rng([seed, 101]).permutation(pool)[:n]  # [n]
-    if np.ptp(getattr(labels, rule.train)[train]) == 0:
+    if n and np.ptp(getattr(labels, rule.train)[train]) == 0:
         raise InputError(f"all {n} training labels of seed {seed} are equal, so there is no ranking to learn:"
                          f" check the {rule.train} values of {labels.name:.80}, or give more labels")
     evaluation = np.setdiff1d(truth, train)  # [n_eval]
