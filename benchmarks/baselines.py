@@ -54,6 +54,7 @@ class PredictorTask:
     pretrain_steps: int
     # dataset -> accuracy to train on, float[N], nan if unknown
     accuracy_on: Callable[[str], np.ndarray] | None = None
+    universal: str = ""  # file of the method of that name
 
     @property
     def operations(self) -> int:
@@ -150,6 +151,11 @@ def shipped(task: PredictorTask) -> dict:
 def from_space(name: str) -> Callable[[PredictorTask], dict]:
     """The encoder shipped for another space, transferred to the operations of this one."""
     return lambda task: load_encoder(str(ROOT / "checkpoints" / f"{name}.pt"), task.space)
+
+
+def universal(task: PredictorTask) -> dict:
+    """The encoder for all spaces: the shipped one, or another file."""
+    return load_encoder(task.universal or str(ROOT / "checkpoints" / "universal.pt"), task.space)
 
 
 def from_dataset(dataset: str) -> Callable[[PredictorTask], dict]:
@@ -250,7 +256,7 @@ def boosted(task: PredictorTask, features: Callable[[Batch], torch.Tensor]) -> S
 METHODS = {
     "ours": Method(network(default()), shipped, label_free=True),
     "without_prior": Method(network(default(prior="")), shipped),
-    "universal": Method(network(default()), from_space("universal"), label_free=True),
+    "universal": Method(network(default()), universal, label_free=True),
     "prior": Method(without_labels, label_free=True),
     "ours_scratch": Method(network(default(prior=""))),
     "scratch_tuned": Method(network(from_scratch)),

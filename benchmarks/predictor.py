@@ -82,6 +82,9 @@ class Config(DeviceSettings, LabelSettings):
         0, "cells ranked, at most, drawn once for all seeds (0 = all)", within=(0, np.inf), role="data")
     pretrain_steps: int = setting(
         500, "pre-training steps of gat_pretrained and gat_frozen (the paper: 10,000)", within=(1, np.inf))
+    universal: str = setting(
+        "", "encoder of the method universal, like one that was pre-trained with --without this space (empty "
+        "= the shipped one)", role="data")
     work: str = setting("runs/benchmarks", "folder for encoders that are pre-trained here", role="output")
     out: str = setting("results/predictor.json", "file of the JSON record, and name of its picture",
                        role="output")
@@ -264,7 +267,7 @@ class Cells:
         label = self.known.utility(RANKING_PROTOCOLS[self.protocol].train)[rows]  # [S, n]
         work = path_of(config.work)
         return PredictorTask(self.space, self.table, rows, label, piece.seeds, work, config.pretrain_steps,
-                             partial(self.accuracy_on, config))
+                             partial(self.accuracy_on, config), config.universal)
 
     def accuracy_on(self, config: Config, dataset: str) -> np.ndarray:
         """float[N]: the utility to train on for another dataset of the same label table; nan if unknown."""

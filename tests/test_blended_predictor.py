@@ -81,12 +81,13 @@ def test_a_score_is_the_share_of_both(blend, share):
     assert at(blend, share) == pytest.approx((1 - share) * own + share * other, abs=1e-3)
 
 
-def test_without_a_share_there_is_no_process(checkpoint, blend):
+def test_without_a_share_there_is_no_process(checkpoint):
     """The ensemble is the same one, and it alone ranks."""
-    networks = dataclasses.replace(RECIPE, kernel_share=0.0)
-    alone = fit_predictor(networks, SPACE.vocabulary, checkpoint, EXAMPLES)
+    recipes = [dataclasses.replace(RECIPE, kernel_share=share, prior="") for share in (0.0, 0.5)]
+    alone, beside = (fit_predictor(recipe, SPACE.vocabulary, checkpoint, EXAMPLES) for recipe in recipes)
     assert alone.process is None
-    assert score_cells(alone, TABLE) == pytest.approx(both(blend)[0], abs=1e-5)
+    own = score_ensemble(beside.ensemble, TABLE).reshape(len(SEEDS), RECIPE.members, -1).mean(1)
+    assert score_cells(alone, TABLE) == pytest.approx(own, abs=1e-5)
 
 
 def test_without_a_fitted_scale_the_scores_are_added_as_they_are(blend):
@@ -172,7 +173,8 @@ def test_the_share_is_a_setting_of_finetune(tmp_path):
     rows = (f"{key},{value:.4f},{value:.4f}" for key, value in zip(KEYS, accuracy))
     (tmp_path / "labels.csv").write_text("\n".join(["arch,val_accuracy,test_accuracy", *rows]) + "\n")
     flags = [*FLAGS, "--labels", str(tmp_path / "labels.csv"),
-             "--epochs", "2", "--members", "2", "--seeds", "0,1", "--finetune_train_samples", "30"]
+             "--epochs", "2", "--members", "2", "--seeds", "0,1", "--finetune_train_samples", "30",
+             "--prior", ""]
     results, weights = [], []
     for share in ("0", "0.2", "0.9"):
         finetune.main([*flags, "--save", str(tmp_path / share), "--kernel_share", share])

@@ -38,7 +38,7 @@ OF_FINETUNING = {
     "warmup": (0.5, {}), "epochs": (3, {}), "finetune_batch_size": (4, {}), "dropout": (0.4, {}),
     "predictor_dropout": (0.3, {}), "loss": ("bpr", {}),
     "hinge_margin": (5.0, HINGE), "child_tuning_mode": ("D", HALF), "child_tuning_p": (0.3, {}),
-    "kernel_share": (0.3, {}), "members": (2, {}), "finetune_fixed_encoder": (True, {})}
+    "kernel_share": (0.3, {}), "members": (2, {}), "finetune_fixed_encoder": (True, {}), "prior": ("", {})}
 OF_SCRATCH = OF_FINETUNING | OF_ENCODER
 del OF_SCRATCH["gentle_below"]  # it speaks of pre-trained encoders alone
 STAGES = {"pretrain": OF_PRETRAINING, "finetune": OF_FINETUNING, "train": OF_SCRATCH}

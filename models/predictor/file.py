@@ -120,7 +120,11 @@ def load_encoder_or_predictor(source: str, space) -> dict:
     need_space(content, space, path)
     need_predictor(content, path)
     kernel = content.get("kernel")
-    return content | {"members": content["weights"], "weights": kernel and kernel["encoder"]}
+    start = kernel and kernel["encoder"]
+    if not content["weights"] and start is None:
+        raise InputError(f"{path} holds no network to start from, as so few labels fit none: give an "
+                         "encoder, like default")
+    return content | {"members": content["weights"] or None, "weights": start}
 
 
 # What a file must hold --------------------------------------------------------------------------------------
@@ -182,4 +186,4 @@ def need_offset(prior: dict, seeds: int, path: Path) -> None:
     if prior["weights"].shape != (len(FACTS),) or prior["offset"].shape != (2, seeds):
         raise InputError(f"{path}, prior: its tensors have other shapes than {len(FACTS)} and 2 x {seeds}: "
                          "make it anew")
-    need_finite(prior, f"{path}, prior")
+    need_finite({name: prior[name] for name in ("weights", "offset")}, f"{path}, prior")

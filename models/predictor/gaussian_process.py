@@ -27,7 +27,8 @@ OFFSET = 1.0  # variance of the constant
 TRUST, TRUST_STD = 0.6, 0.2  # of the prior before any label: mean and standard deviation
 NOISE, NOISE_FACTOR = 0.1, 1.0  # variance of a label's noise before any label; standard deviation of its log
 # A normal score among n labels is a rank among n: as uncertain as 1 / n, in addition.
-GAUSSIAN, LINE, SIZE_FACTOR = 0.35, 0.03, 1.5  # the same of all Gaussian kernels, and of a linear one
+SIZES = {"properties": 0.16, "embedding": 0.16, "places": 0.05, "facts": 0.01}  # of the kernels, likewise
+SIZE_FACTOR = 1.0  # standard deviation of the logarithm of a size
 STEPS, RATE = 60, 0.15  # of Adam, to the most probable sizes
 MOST = 600  # labels that decide the sizes; more only cost time
 
@@ -172,8 +173,7 @@ def kernel(name: str, some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 def sizes_before(kernels: Sequence[str]) -> torch.Tensor:
     """float64[C]: the logarithms of the kernels' sizes before any label."""
-    share = GAUSSIAN / max(1, sum(name not in LINEAR for name in kernels))
-    return torch.tensor([LINE if name in LINEAR else share for name in kernels]).double().log()
+    return torch.tensor([SIZES[name] for name in kernels]).double().log()
 
 
 @torch.enable_grad()
