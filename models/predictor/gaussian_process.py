@@ -29,7 +29,7 @@ NOISE, NOISE_FACTOR = 0.1, 1.0  # variance of a label's noise before any label; 
 # A normal score among n labels is a rank among n: as uncertain as 1 / n, in addition.
 SIZES = {"properties": 0.16, "embedding": 0.16, "places": 0.05, "facts": 0.01}  # of the kernels, likewise
 SIZE_FACTOR = 1.0  # standard deviation of the logarithm of a size
-STEPS, RATE = 30, 0.2  # of Adam, to the most probable sizes
+STEPS, RATE = 30, 0.3  # of Adam, to the most probable sizes
 MOST = 600  # labels that decide the sizes; more only cost time
 
 
