@@ -42,7 +42,7 @@ finetune() {  # NAME [FLAGS...]
         --seeds "${SEEDS:-0-2}" --finetune_train_samples 100 --resume $FEW_EPOCHS \
         $FEW_MEMBERS "$@"
 }
-finetune scratch
+finetune scratch --prior ""
 finetune finetune --model_state_dict "$PRETRAIN/last.pt"
 finetune shipped --model_state_dict default
 run search.py --search_space "$SPACE" --search_algo "$STRATEGY" --dataset "$DATASET" --labels "$ORACLE" \
