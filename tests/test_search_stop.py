@@ -22,7 +22,7 @@ def everything(keys) -> list[str]:
 
 @pytest.mark.parametrize("algo", ["random", "ls", "ae"])
 def test_it_stops_after_the_round_that_queries_the_best(tmp_path, labels, everything, algo):
-    flags = [*everything, "--search_algo", algo, "--K", "4"]
+    flags = [*everything, "--search_algo", algo, "--K", "4", "--seed", "1"]
     whole = run(tmp_path / "whole", labels, *flags)
     stopped = run(tmp_path / "stopped", labels, *flags, "--stop_at_best")
     made, rest = (len(lines(tmp_path / "stopped")), lines(tmp_path / "whole"))
