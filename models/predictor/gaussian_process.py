@@ -102,8 +102,8 @@ class GaussianProcess(nn.Module):
         own = self.of_seed(seed)  # [n, P] each
         mean = own[MEAN][:, 0].cpu().double() if MEAN in own else torch.zeros_like(target)  # [n]
         some = slice(MOST)
-        grams = self.similarities({name: x[some] for name, x in own.items()},
-                                  {name: x[some] for name, x in own.items()}).cpu().double()  # [C, n, n]
+        grams = torch.stack([kernel(name, own[name][some], own[name][some])
+                             for name in self.kernels]).cpu().double()  # [C, n, n]
         sizes, noise, trust = most_probable(grams, mean[some], target[some], self.kernels, MEAN in own)
         self.size[seed], self.noise[seed], self.trust[seed] = sizes, noise, trust
         rest = (target - float(self.trust[seed]) * mean)[:, None]  # [n, 1]
@@ -148,10 +148,6 @@ class GaussianProcess(nn.Module):
         for name, size in zip(self.kernels, self.size[seed]):
             total = total + kernel(name, some[name], others[name]).mul_(size)
         return total
-
-    def similarities(self, some: Features, others: Features) -> torch.Tensor:
-        """Standardised points [B, P] and [n, P] each -> [C, B, n]: every kernel."""
-        return torch.stack([kernel(name, some[name], others[name]) for name in self.kernels])
 
     def of_seed(self, seed: int) -> Features:
         """The standardised features of a seed's labelled cells, [n, P] each."""
