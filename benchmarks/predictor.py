@@ -47,6 +47,7 @@ import torch
 import spaces
 from benchmarks.baselines import METHODS, PredictorTask
 from benchmarks.predictor_record import MEASURES, Report, add, differences, find, only, show, summary
+from benchmarks.shifts import SHIFTS, labelled_half
 from figs.predictors import plot
 from models.batch import Batch
 from models.metrics import kendall_tau, precision_at, spearman_rho
@@ -80,6 +81,10 @@ class Config(DeviceSettings, LabelSettings):
         "0-9", "independent runs, like 0,1,2 or 0-9; tune on seeds from 1000 on", role="output")
     eval_cells: int = setting(
         0, "cells ranked, at most, drawn once for all seeds (0 = all)", within=(0, np.inf), role="data")
+    shift: str = setting(
+        "", "labelled and ranked cells of different kinds: "
+        + "; ".join(f"{name} = {says}" for name, (says, _) in SHIFTS.items())
+        + ", and the other is ranked (empty = both at random)", ("", *SHIFTS), role="data")
     pretrain_steps: int = setting(
         500, "pre-training steps of gat_pretrained and gat_frozen (the paper: 10,000)", within=(1, np.inf))
     universal: str = setting(
@@ -240,6 +245,7 @@ class Cells:
         self.identity = np.unique(keys, return_inverse=True)[1]  # [N]: equal for equal cells
         self.table = Batch.of(space.encode_keys(keys)).to(device)
         self.truth = np.full(len(keys), np.nan)  # [N]: of the cells that are ranked
+        self.drawn = np.arange(len(self.known.keys))  # rows that labels are drawn from
         self.ranked, start = [], len(self.known.keys) if others else 0
         for table in others or [self.known]:
             target, end = target_of(table, self.protocol), start + len(table.keys)
@@ -249,10 +255,24 @@ class Cells:
                 rows = np.sort(np.random.default_rng(0).permutation(rows)[:config.eval_cells])
             self.ranked.append(Ranked(table.name, target, rows))
             start = end
+        if config.shift:
+            self.divide(config.shift)
+
+    def divide(self, shift: str) -> None:
+        """Draws labels from one half of the table, and ranks the other."""
+        if len(self.truth) > len(self.known.keys):
+            raise InputError(f"--shift {shift}: it divides --labels: leave --eval_labels out")
+        label = self.known.utility(RANKING_PROTOCOLS[self.protocol].train)
+        rows = np.flatnonzero(~np.isnan(label))
+        half = rows[labelled_half(shift, self.space, self.table.rows(torch.as_tensor(rows)), label[rows])]
+        self.drawn = half
+        others = np.setdiff1d(rows, half)
+        self.ranked = [table._replace(candidates=np.intersect1d(table.candidates, others))
+                       for table in self.ranked]
 
     def draw(self, n: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """Draws rows to train on, int[n], and rows of each table to rank, int[E], which exclude these."""
-        train, left = split(self.known, self.protocol, n, seed).train, []
+        train, left = self.drawn[split(self.known.select(self.drawn), self.protocol, n, seed).train], []
         for table in self.ranked:
             unseen = ~np.isin(self.identity[table.candidates], self.identity[train])  # [C]
             if unseen.sum() < 2:

@@ -12,6 +12,8 @@ import pretrain
 import spaces
 from benchmarks import baselines, predictor, predictor_record
 from benchmarks.baselines import METHODS, Method, published
+from models.batch import Batch
+from models.features.facts import portable_facts
 from models.metrics import kendall_tau
 from models.predictor.fit import PredictorRecipe
 from runtime.errors import InputError
@@ -151,6 +153,18 @@ def test_a_limit_ranks_the_same_few_cells_for_every_seed(tmp_path, labels, seen)
     left = [cells.draw(20, seed)[1][0] for seed in (0, 1, 2)]
     assert len(table.candidates) == 30 and all(set(rows) <= set(table.candidates) for rows in left)
     assert report["records"][0]["n_ranked"] == min(map(len, left))
+
+
+@pytest.mark.parametrize("shift", ["accuracy", "size", "operations"])
+def test_a_shift_labels_one_half_and_ranks_the_other(tmp_path, labels, seen, shift):
+    """Every labelled cell has at least as much of it as every ranked one, and none is both."""
+    report = run(tmp_path, labels, "seen", "20", "--shift", shift)
+    facts = portable_facts(Batch.of(SPACE.encode_keys(KEYS)), SPACE.vocabulary)
+    value = {"accuracy": VAL, "size": facts[:, 0].numpy(), "operations": facts[:, 2].numpy()}[shift]
+    rows = np.concatenate([task.rows for task in seen])
+    order = np.sort(value)
+    assert value[rows].min() >= order[N // 2]
+    assert record(report, "seen", 20)["n_ranked"] == N // 2
 
 
 def test_cells_of_another_table_are_ranked_but_for_those_trained_on(tmp_path, labels):
