@@ -88,6 +88,7 @@ from strategies.summary import (
     summarise,
     write_curve,
 )
+from strategies.warm_start import read_source
 
 
 @dataclass
@@ -178,9 +179,11 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     ceiling = stop_utility(oracle, config.stop_at_best)
     source = config.encoder_model_state_dict
     checkpoint = load_encoder(source, space) if source else None
+    old = read_source(config.warm_start, space, metric_of(config), config.warm_labels)
     folder = path_of(config.outdir)
     with exclusive(folder, "--outdir", patience=5.0):  # a Ray task may be run again before its worker ends
-        open_folder(folder, config, pool.space, checkpoint, labels=oracle.digest, more_labels=limits.digest)
+        open_folder(folder, config, pool.space, checkpoint, labels=oracle.digest, more_labels=limits.digest,
+                    warm_start=old and old.digest)
         history = History(folder / "history.jsonl", space, config.N, metric_of(config))
         finished = len(history) == config.N or history and best_of(history[:]).utility >= ceiling
         if finished and (folder / "best.json").exists():
@@ -190,7 +193,8 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
                 return best
         budget = QueryBudget(oracle, config.N)
         budget.spent = len(history)  # answers on the disk are not asked for again
-        run_rounds(new_chooser(config, pool, checkpoint, device), history, budget, folder, ceiling, on_query)
+        chooser = new_chooser(config, pool, checkpoint, device, old)
+        run_rounds(chooser, history, budget, folder, ceiling, on_query)
         result = describe(config, history, oracle, folder) | {
             "neighbours": pool.neighbours_covered(np.random.default_rng(0))}
         write_curve(folder / "curve.csv", history[:], result["chosen_by"], config.N)

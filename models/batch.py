@@ -32,7 +32,7 @@ class Batch(NamedTuple):
     @classmethod
     def of(cls, graphs) -> Batch:
         """Builds a batch from a table: uint8 ops [B, V], adj [B, V, V] and marks [B, V]; bool node_mask."""
-        relation = torch.cat([relations(chunk) for chunk in graphs.adj.split(16384)])  # [B, V, V]
+        relation = torch.cat([relations(chunk, stop=True) for chunk in graphs.adj.split(16384)])  # [B, V, V]
         return cls(graphs.ops, graphs.adj, graphs.node_mask, graphs.marks, relation)
 
     @classmethod
@@ -72,17 +72,20 @@ class Batch(NamedTuple):
         return self._replace(adj=adj, relation=relations(adj))
 
 
-def relations(adj: torch.Tensor) -> torch.Tensor:
+def relations(adj: torch.Tensor, stop: bool = False) -> torch.Tensor:
     """adj [B, V, V] of DAGs -> uint8[B, V, V]: how vertex j stands to vertex i.
 
     0 the same vertex; 1 neither reaches the other (padding too); 1 + d if j is d steps downstream of i;
     1 + MAX_DISTANCE + d if j is d steps upstream. d is the length of the shortest path, cut at MAX_DISTANCE.
     In a DAG at most one of the two directions exists, so one code holds direction, reachability and distance.
-    If every edge goes both ways, all is downstream.
+    If every edge goes both ways, all is downstream. stop: end early if no path is longer, which is faster but
+    reads a value, so not under torch.func.vmap.
     """
     step = adj.float()  # [B, V, V]
     walk, distance = step, torch.zeros_like(step)
     for length in range(1, adj.shape[-1]):
+        if stop and not walk.any():
+            break
         newly = (walk > 0) & (distance == 0)
         distance = torch.where(newly, float(min(length, MAX_DISTANCE)), distance)
         walk = ((walk @ step) > 0).float()  # [B, V, V]

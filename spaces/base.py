@@ -97,6 +97,13 @@ class Space(Protocol):
     def encode(self, archs: Sequence[Any]) -> Graphs:
         """The graphs of the architectures, in order."""
 
+    def placement(self, table: Graphs) -> np.ndarray:
+        """float32[N, P]: which operation stands where, one-hot, and how often each operation stands.
+
+        A linear function of them values every position by itself; it is what a search's kernel reads. table:
+        graphs of this space; `ops`, `adj` and `node_mask` are all that is read.
+        """
+
     def key(self, arch: Any) -> str:
         """The canonical identity of an architecture, equal exactly for those that are the same network."""
 
@@ -117,6 +124,14 @@ class Space(Protocol):
 
         Raises InputError that names the first unknown key.
         """
+
+
+def one_hot(digits: np.ndarray, choices: Sequence[int]) -> np.ndarray:
+    """digits int[N, D] below choices [D] -> float32[N, sum of the choices]."""
+    first = np.cumsum([0, *choices[:-1]])  # [D]
+    found = np.zeros((len(digits), sum(choices)), np.float32)
+    np.put_along_axis(found, digits + first, 1, axis=1)
+    return found
 
 
 class Record(NamedTuple):

@@ -21,7 +21,7 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.files import path_of
 from runtime.guarded import parse_json, parse_literal, read_text
-from spaces.base import Graphs
+from spaces.base import Graphs, one_hot
 from spaces.operations import described
 
 Genotype = namedtuple("Genotype", "normal normal_concat reduce reduce_concat")  # cell: 8 x (operation, node)
@@ -244,6 +244,20 @@ class DARTS:
 
     def encode(self, archs: Sequence[Genotype]) -> Graphs:
         return self._graphs(numbers_of(archs))
+
+    def placement(self, table: Graphs) -> np.ndarray:
+        """The operation from each predecessor to each node, and the counts per cell, float32[N, 2 (140 + 7)].
+        """
+        ops, adj, halves = table.ops.cpu().numpy(), table.adj.cpu().numpy(), []
+        for first in (0, 11):  # of the vertices of the normal, then the reduction cell
+            edges = slice(first + 2, first + 10)
+            operation = ops[:, edges].astype(int) - 2  # [N, 8]
+            predecessor = _ENTERS[adj[:, first:first + 10, edges].argmax(1)]  # [N, 8]
+            of_edges = one_hot(predecessor * len(OPERATIONS) + operation, (5 * len(OPERATIONS),) * 8)
+            of_nodes = of_edges.reshape(len(ops), 4, 2, -1).sum(2)  # [N, 4, 35]
+            counts = of_nodes.reshape(len(ops), -1, len(OPERATIONS)).sum(1)  # [N, 7]
+            halves.append(np.hstack([of_nodes.reshape(len(ops), -1), counts]))
+        return np.hstack(halves)
 
     def key(self, arch: Genotype) -> str:
         return keys(numbers_of([arch]))[0]

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from runtime.errors import InputError
-from spaces.base import Graphs
+from spaces.base import Graphs, one_hot
 from spaces.operations import described
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -65,6 +65,11 @@ class NASBench201:
 
     def encode(self, archs: Sequence[Digits]) -> Graphs:
         return self._graphs(np.array(archs, dtype=np.int64).reshape(-1, len(EDGES)))
+
+    def placement(self, table: Graphs) -> np.ndarray:
+        """The operation of each edge, and the number of edges with each operation, float32[N, 35]."""
+        of_edges = one_hot(table.ops[:, 1:-1].cpu().numpy().astype(np.int64) - 1, self.choices)
+        return np.hstack([of_edges, of_edges.reshape(-1, len(EDGES), len(OPERATIONS)).sum(1)])
 
     def key(self, arch: Digits) -> str:
         """The arch string of NAS-Bench-201, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""

@@ -39,6 +39,7 @@ from strategies.base import CandidatePool, Query
 from strategies.history import History, best_of
 from strategies.limits import Facts, Limits
 from strategies.settings import SearchSettings, algos_of, new_chooser, with_published_numbers
+from strategies.warm_start import read_source
 
 FEWEST = 2  # answers that are no failures, before a predictor can be fitted; without one, 1
 TRIES = 20  # proposals per query of a strategy that makes one at a time
@@ -101,6 +102,7 @@ class Search:
                 "metric": "" if metric.is_accuracy else metric.name,
                 "lower_is_better": metric.lower_is_better})
         self._limits = Limits(chosen.limit, Facts(self.space, costs=command.pop("costs", None)))
+        self._old = read_source(chosen.warm_start, self.space, metric, chosen.warm_labels)
         self._listed = None
         self._temporary = tempfile.TemporaryDirectory() if folder is None else None
         self.folder, self._sizes = path_of(folder or self._temporary.name), None
@@ -231,7 +233,8 @@ class Search:
              "lower_is_better": self.metric.lower_is_better,
              "cell_marks": getattr(self.space, "cell_marks", True)}
         decided = by_content(decided, **spaces.digests(search_space=self.space),
-                             prior=prior_digest(self.settings.prior, self.space.vocabulary))
+                             prior=prior_digest(self.settings.prior, self.space.vocabulary),
+                             warm_start=self._old and self._old.digest)
         path, longer = self.folder / "config.json", False
         if path.exists() or (self.folder / "history.jsonl").exists():
             stored = read_checked(path, dict[str, Any], "give another folder")
@@ -252,7 +255,7 @@ class Search:
         if self._limits and self._listed is None:
             self._listed = self._limits.listed(self.space)
         pool = CandidatePool(self.space, self._limits.keeps, self._listed, str(self._limits))
-        self._chooser = new_chooser(self.settings, pool, self.checkpoint, self.device)
+        self._chooser = new_chooser(self.settings, pool, self.checkpoint, self.device, self._old)
         self._lines, self._asked, self._seen = [], {}, 0
         path = self.folder / "asked.jsonl"
         lines = [checked_json(content, AskedLine, f"{path}:{number}", "give another folder")

@@ -14,6 +14,9 @@ from strategies.bo import BayesianOptimisation, thompson
 class Bananas(BayesianOptimisation):
     """`bo` with another predictor, and with the acquisition function of the BANANAS paper."""
 
+    batch = False
+    climbs = 0
+
     @staticmethod
     def predictor(table, vocabulary, label, seeds):
         x = path_features(table, len(vocabulary)).cpu().expand(len(seeds), -1, -1)  # [M, B, P]

@@ -79,7 +79,7 @@ class CandidatePool:
 
         limits: those that `covers` keeps, in words.
         """
-        self.space, self._covers, self._taken, self._limits = space, covers, set(), limits
+        self.space, self._covers, self._taken, self._limits, self.keys = space, covers, set(), limits, keys
         self._listed = None if keys is None else dict.fromkeys(keys)  # ordered; drops a key in O(1)
 
     @property
@@ -110,12 +110,20 @@ class CandidatePool:
         covered = [sum(self._covers(self.space.key(arch)) for arch in archs) for archs in around]
         return {"covered": float(np.mean(covered)), "all": float(np.mean([len(archs) for archs in around]))}
 
+    def unparsed(self) -> dict[str, None]:
+        """{key: None} of the architectures in a pool that can be listed."""
+        return dict.fromkeys(self._listed)
+
     def fresh(self, archs: Sequence[Hashable]) -> list[Hashable]:
         """The architectures that are in the pool, each once, in their order."""
+        return list(self.fresh_by_key(archs).values())
+
+    def fresh_by_key(self, archs: Sequence[Hashable]) -> dict[str, Hashable]:
+        """{key: architecture} of `fresh`."""
         first = {}
         for arch in archs:
             first.setdefault(self.space.key(arch), arch)
-        return [arch for key, arch in first.items() if key in self]
+        return {key: arch for key, arch in first.items() if key in self}
 
     def __contains__(self, key: str) -> bool:
         return key not in self._taken and self._covers(key)
@@ -208,7 +216,9 @@ class Strategy:
     from the generators passed in.
     """
 
+    climbs = 0  # width of the climb of the surface, unless the user sets one
     members = 1  # predictors in the ensemble, unless the user sets a number; 0: none is fitted
+    batch = False  # True: the queries of a round are chosen to differ, see `surface.choose_batch`
     sequential = False  # True: one query per round, as the strategy was published; else --K
     predictor: Predict | None = None  # ranks in place of the graph predictor, if any
 

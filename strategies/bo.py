@@ -33,6 +33,8 @@ ACQUISITIONS = {"its": thompson, "ei": expected_improvement, "ucb": upper_confid
 
 class BayesianOptimisation(Strategy):
     members = 5
+    batch = True
+    climbs = 10
 
     def __init__(self, pool, settings):
         super().__init__(pool, settings)

@@ -1,17 +1,22 @@
 """The predictor of a search: networks and a Gaussian process, fitted anew to each history.
 
-Letters: n queried architectures, C candidates, M members of the ensemble.
+    surrogate = predictor.fit(t, history, candidates)
+    posterior = surrogate({key: architecture, ...})
+
+Letters: n queried architectures, C candidates, B architectures of one call, M members of the ensemble.
 """
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from models.batch import Batch
-from models.predictor.background import REFERENCE
 from models.predictor.fit import (
     Examples,
     PredictorRecipe,
@@ -21,10 +26,14 @@ from models.predictor.fit import (
     prior_offset,
     score_ensemble,
 )
-from models.predictor.gaussian_process import MEAN, GaussianProcess, length_scales
+from models.predictor.gaussian_process import MEAN, OFFSET, TRUSTS, GaussianProcess
 from runtime.seeding import mix
 from spaces import Space
 from strategies.base import Posterior, Predict, Query
+from strategies.knowledge import SIZES, Archs, Knowledge
+from strategies.warm_start import OldLabels, Ranking
+
+CHUNK = 20_000  # architectures that the Gaussian process is asked about at a time
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,17 @@ class PosteriorSettings:
     """The settings of a search's predictor.
 
     With a kernel_share of 1 no network is fitted; with 0 there is no Gaussian process. own: a strategy's own
-    predictor, which replaces both.
+    predictor, which replaces both. old: labels to start from.
     """
 
     recipe: PredictorRecipe
     seed: int
     own: Predict | None = None
+    old: OldLabels | None = None
 
 
 class SearchPredictor:
-    """Predicts the candidates of each round.
+    """Fits a surrogate to the history of each round.
 
     The ensemble is fine-tuned from the checkpoint's weights, or trained from scratch without one. The
     Gaussian process reads the checkpoint's embedding, which stays as pre-trained, and analytic properties.
@@ -51,78 +61,170 @@ class SearchPredictor:
         self, settings: PosteriorSettings, space: Space, checkpoint: dict | None, device: torch.device
     ):
         self.settings, self.space, self.checkpoint, self.device = settings, space, checkpoint, device
+        self.knowledge = None
         if settings.own is None:
-            self.background = background_of(settings.recipe, space.vocabulary, checkpoint).to(device)
-            anywhere = space.sample(REFERENCE, np.random.default_rng(0))
-            self.length_scales = length_scales(self.background(self.encode(anywhere)))
+            self.knowledge = Knowledge(
+                space, background_of(settings.recipe, space.vocabulary, checkpoint), device)
+            if settings.old:
+                self.knowledge.add_ranking(Ranking(settings.old, self.knowledge))
 
-    def __call__(self, t: int, history: list[Query], candidates: list) -> tuple[Posterior, float]:
-        """The posterior of the candidates in round t, and the seconds of fitting."""
-        settings = self.settings
-        seeds = [mix(settings.seed, t, member) for member in range(settings.recipe.members)]
-        table = self.encode([query.arch for query in history] + candidates)
+    def fit(self, t: int, history: Sequence[Query], candidates: Archs) -> Surrogate:
+        """The surrogate of round t. candidates: over these and the history scores are standardised."""
+        started, settings, parts = time.perf_counter(), self.settings, []  # of (weight, part)
+        known = {query.key: query.arch for query in history}
         label = np.array([query.utility for query in history])  # [n]
-        share, fitting, parts = settings.recipe.kernel_share, 0.0, []  # of (weight, mean [n+C], std [n+C])
-        if settings.own or share < 1:
-            scores, fitting = self.member_scores(table, label, seeds)
-            parts.append((1.0 if settings.own else 1 - share, *agreement(scores)))
+        seeds = [mix(settings.seed, t, member) for member in range(settings.recipe.members)]
+        share = settings.recipe.kernel_share
+        if settings.own:
+            parts.append((1.0, Own(self, known, label, seeds)))
+        elif share < 1:
+            parts.append((1 - share, Networks(self, known, label, seeds, candidates)))
         if not settings.own and share:
-            mean, std, seconds = self.process_posterior(table, label)
-            parts.append((share, mean, std))
-            fitting += seconds
-        mean = sum(weight * mean for weight, mean, _ in parts)  # [n+C]
-        # The errors of the parts are taken as independent.
-        std = sum((weight * std) ** 2 for weight, _, std in parts) ** 0.5  # [n+C]
-        n = len(history)
-        return Posterior(mean[n:], std[n:], mean[:n].max()), fitting
+            parts.append((share, Process(self, known, label, candidates if share < 1 else None)))
+        return Surrogate(parts, time.perf_counter() - started)
 
-    def member_scores(self, table: Batch, label: np.ndarray, seeds: list[int]) -> tuple[np.ndarray, float]:
-        """The members' scores float[M, n+C], and the seconds of fitting."""
-        started, recipe = time.perf_counter(), self.settings.recipe
-        if self.settings.own:
-            scores = self.settings.own(table, self.space.vocabulary, label, seeds)
-            return scores, time.perf_counter() - started
-        networks = new_networks(recipe, len(self.space.ops), self.checkpoint, seeds)
-        rows = np.tile(np.arange(len(label)), (len(seeds), 1))  # [M, n]
-        offset = self.offset(table)  # [n+C]
-        ensemble = fit_ensemble(recipe, networks, Examples(
-            table, rows, label[rows], seeds, offset[:len(label)].expand(len(seeds), -1)))
-        fitting = time.perf_counter() - started
-        return score_ensemble(ensemble, table) + offset.cpu().numpy(), fitting
+    @property
+    def is_quick(self) -> bool:
+        """Whether the Gaussian process is all there is: it scores thousands of architectures in no time."""
+        return self.settings.own is None and self.settings.recipe.kernel_share == 1
 
     @property
     def has_prior(self) -> bool:
-        return self.settings.own is None and self.background.prior is not None
+        """Whether it can rank before there is a label."""
+        return self.knowledge is not None and bool(TRUSTS.keys() & self.knowledge.scales)
 
     def prior_scores(self, archs: list) -> np.ndarray:
-        """The prior's score float[B] of architectures."""
-        return self.background.offset(self.encode(archs)).cpu().numpy()
+        """The expected utility float[B] of architectures before any label."""
+        known = self.knowledge.compute(self.encode(archs))
+        return self.knowledge.expected(known).cpu().numpy()
 
     def offset(self, table: Batch) -> torch.Tensor:
-        """The part [n+C] of a network's score that the prior decides; 0 without one."""
-        if self.background.prior is None:
+        """The part [B] of a network's score that the prior decides; 0 without one."""
+        if self.knowledge.background.prior is None:
             return torch.zeros(table.num_graphs, device=self.device)
-        (constant,), (slope,) = prior_offset(self.length_scales[MEAN], None, 1)
-        return float(constant) + float(slope) * self.background.offset(table)
+        (constant,), (slope,) = prior_offset(self.knowledge.scales[MEAN], None, 1)
+        return float(constant) + float(slope) * self.knowledge.background.offset(table)
 
-    def process_posterior(self, table: Batch, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Mean and std of the Gaussian process, float[n+C] each, and the seconds of fitting.
-
-        The mean is standardised, and the std scaled with it.
-        """
-        # The history is embedded anew each round: in another batch floats round differently, and a resumed
-        # search must end in the same bytes.
-        seen = self.background(table)  # [n+C, P] each
-        started = time.perf_counter()
-        known = {name: feature[None, :len(label)] for name, feature in seen.items()}  # [1, n, P]: one seed
-        process = GaussianProcess.fit(known, self.length_scales, label[None])
-        fitting = time.perf_counter() - started
-        mean, std = (x[0].cpu().double().numpy() for x in process.posterior(seen))  # [n+C] each
-        scale = max(mean.std(), 1e-9)
-        return (mean - mean.mean()) / scale, std / scale, fitting
-
-    def encode(self, archs: list) -> Batch:
+    def encode(self, archs: Sequence) -> Batch:
         return Batch.of(self.space.encode(archs)).to(self.device)
+
+
+# The parts of a surrogate -----------------------------------------------------------------------------------
+
+class Part(Protocol):
+    """A regression on a history of n architectures."""
+
+    known: np.ndarray  # float[n]: its mean of the history
+
+    def __call__(self, archs: Archs) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, float[B] each."""
+
+
+class Own:
+    """A strategy's own predictor. Its scores are standardised over the history and the architectures."""
+
+    def __init__(self, predictor: SearchPredictor, known: Archs, label: np.ndarray, seeds: list[int]):
+        self.predictor, self.history, self.label, self.seeds = predictor, known, label, seeds
+
+    def __call__(self, archs: Archs) -> tuple[np.ndarray, np.ndarray]:
+        table = self.predictor.encode([*self.history.values(), *archs.values()])
+        own = self.predictor.settings.own(table, self.predictor.space.vocabulary, self.label, self.seeds)
+        mean, std = agreement(own)  # [n+B] each
+        n = len(self.label)
+        self.known = mean[:n]
+        return mean[n:], std[n:]
+
+
+class Networks:
+    """An ensemble; each member's scores are standardised over the history and the first candidates."""
+
+    def __init__(self, predictor: SearchPredictor, known: Archs, label: np.ndarray, seeds: list[int],
+                 candidates: Archs):
+        self.predictor, recipe = predictor, predictor.settings.recipe
+        networks = new_networks(recipe, len(predictor.space.ops), predictor.checkpoint, seeds)
+        table = predictor.encode(list(known.values()))
+        rows = np.tile(np.arange(len(label)), (len(seeds), 1))  # [M, n]
+        self.ensemble = fit_ensemble(recipe, networks, Examples(
+            table, rows, label[rows], seeds, predictor.offset(table).expand(len(seeds), -1)))
+        scores = self.scores(known | dict(candidates))  # [M, n+C]
+        self.mean, self.std = scale_of(scores)  # [M, 1] each
+        self.known = ((scores[:, :len(label)] - self.mean) / self.std).mean(0)
+
+    def scores(self, archs: Archs) -> np.ndarray:
+        """float[M, B]."""
+        table = self.predictor.encode(list(archs.values()))
+        return score_ensemble(self.ensemble, table) + self.predictor.offset(table).cpu().numpy()
+
+    def __call__(self, archs: Archs) -> tuple[np.ndarray, np.ndarray]:
+        scores = (self.scores(archs) - self.mean) / self.std
+        return scores.mean(0), scores.std(0)
+
+
+class Process:
+    """A Gaussian process; beside networks its mean is standardised like theirs, and its std scaled alike."""
+
+    def __init__(self, predictor: SearchPredictor, known: Archs, label: np.ndarray, candidates: Archs | None):
+        self.predictor, self.mean, self.std, self.history = predictor, 0.0, 1.0, known
+        # The history is embedded anew each round, unless the whole pool was: in another batch floats round
+        # differently.
+        seen = predictor.knowledge.of(known)  # [n, P] each
+        self.process = GaussianProcess.fit({name: feature[None] for name, feature in seen.items()},
+                                           predictor.knowledge.scales, label[None], SIZES)
+        if candidates is not None:
+            (self.mean,), (self.std,) = scale_of(self(known | dict(candidates))[0])
+        self.known = self(known)[0]
+
+    def __call__(self, archs: Archs) -> tuple[np.ndarray, np.ndarray]:
+        knowledge = self.predictor.knowledge
+        if knowledge.listing is not None and knowledge.listing.has(archs):
+            mean, std = self.of_listing[:, knowledge.listing.rows(archs)]  # [B] each
+        else:
+            mean, std = torch.cat(self.process.posterior(knowledge.of(archs))).double().cpu().numpy()
+        return (mean - self.mean) / self.std, std / self.std
+
+    @cached_property
+    def of_listing(self) -> np.ndarray:
+        """float[2, N]: mean and standard deviation of all architectures of the pool, for one pass per round.
+        """
+        listing, size = self.predictor.knowledge.listing, self.process.size[0]
+        columns = [listing.near(key, self.process.kernels) for key in self.history]  # n of [C, N]
+        pieces = []
+        for rows in torch.arange(columns[0].shape[1]).split(CHUNK):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            near = OFFSET + torch.stack([size @ column[:, part] for column in columns])  # [n, B]
+            new = {name: points[part] for name, points in listing.points.items()}
+            pieces.append(torch.stack(
+                [self.process.mean_at(0, near, new), self.process.std_at(0, near, new)]))
+        return torch.cat(pieces, 1).double().cpu().numpy()
+
+    def covariance(self, archs: Archs) -> np.ndarray:
+        """float[B, B]: of the function at the architectures."""
+        return self.process.posterior_covariance(self.predictor.knowledge.of(archs))[0].numpy() / self.std**2
+
+
+class Surrogate:
+    """A predictor fitted to a history: the weighted sum of parts whose errors are taken as independent."""
+
+    def __init__(self, parts: Sequence[tuple[float, Part]], seconds: float):
+        """parts: each with its weight. seconds: spent on fitting."""
+        self.parts, self.seconds = parts, seconds
+
+    def __call__(self, archs: Archs) -> Posterior:
+        """The posterior of B architectures."""
+        believed = [(weight, *part(archs)) for weight, part in self.parts]  # of (weight, mean [B], std [B])
+        return Posterior(
+            sum(weight * mean for weight, mean, _ in believed),
+            sum((weight * std) ** 2 for weight, _, std in believed) ** 0.5,
+            float(sum(weight * part.known for weight, part in self.parts).max()))
+
+    @property
+    def has_process(self) -> bool:
+        return any(isinstance(part, Process) for _, part in self.parts)
+
+    def covariance(self, archs: Archs) -> np.ndarray:
+        """float[B, B] between architectures, as far as a part knows it; 0 between them for the others."""
+        return sum(weight**2 * (part.covariance(archs) if isinstance(part, Process)
+                                else np.diag(part(archs)[1]**2)) for weight, part in self.parts)
 
 
 def agreement(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,6 +234,12 @@ def agreement(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     architectures, members that rank alike score alike, and their standard deviation is their disagreement
     about the ranking.
     """
-    scores = scores - scores.mean(1, keepdims=True, dtype=float)
-    scores /= np.maximum(scores.std(1, keepdims=True), 1e-9)
+    mean, std = scale_of(scores)
+    scores = (scores - mean) / std
     return scores.mean(0), scores.std(0)
+
+
+def scale_of(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of scores [..., B] over the architectures, [..., 1] each."""
+    return (scores.mean(-1, keepdims=True, dtype=float),
+            np.maximum(scores.std(-1, keepdims=True, dtype=float), 1e-9))

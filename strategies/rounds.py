@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,9 @@ from spaces.oracles.table import QueryBudget
 from strategies.base import CandidatePool, Query, Strategy
 from strategies.history import History, best_of
 from strategies.posterior import SearchPredictor
+from strategies.surface import Surface, choose_batch, choose_highest, climb
 
+LISTED = 100_000  # architectures of a pool that are all looked at each round
 DRAWN = 30  # architectures that the prior ranks per one of the start
 HOPELESS = 10  # failed trainings, and no other, after which a search is given up
 
@@ -65,13 +68,15 @@ class Chooser:
 
     def __init__(
         self, schedule: Schedule, pool: CandidatePool, strategy: Strategy, predictor: SearchPredictor | None,
-        by_prior: bool = False
+        by_prior: bool = False, climbs: int = 0
     ):
         """predictor: None if the strategy's proposals are queried in their order.
 
-        by_prior: whether the predictor's prior, if it has one, chooses the first architectures.
+        by_prior: whether what the predictor knows before any label, if anything, chooses the first
+        architectures. climbs: width of the climb of the surface; 0 = only proposals are looked at.
         """
         self.schedule, self.pool, self.strategy, self.predictor = schedule, pool, strategy, predictor
+        self.climbs = climbs
         self.by_prior = by_prior and predictor is not None and predictor.has_prior
 
     def choose(
@@ -88,7 +93,8 @@ class Chooser:
     def start(self, n: int, rng: np.random.Generator) -> list[Any]:
         """n architectures before there is a history: uniform draws, or some of those the prior likes.
 
-        The prior ranks DRAWN uniform draws per architecture; one is taken of each n-th of the best third.
+        The prior, or old labels, rank DRAWN uniform draws per architecture; one is taken of each n-th of the
+        best third.
         """
         if not self.by_prior or n == 0:
             return self.pool.draw(n, rng)
@@ -101,18 +107,34 @@ class Chooser:
         self, t: int, history: list[Query], n: int
     ) -> tuple[list[tuple[Any, float | None]], dict[str, float]]:
         """The same for any round whose history can be learned from: by the strategy and the predictor."""
-        rng = self.rng(t)
-        started = time.perf_counter()
-        candidates = self.pool.fresh(self.strategy.propose(self.schedule.C, rng))
+        rng, started = self.rng(t), time.perf_counter()
+        # the proposals of a strategy that always climbs are starts, of which there is no need
+        starts = self.strategy.climbs and self.looks_everywhere
+        candidates = self.pool.fresh_by_key([] if starts else self.strategy.propose(self.schedule.C, rng))
         if len(candidates) < n:
-            candidates = self.pool.fresh(candidates + self.pool.draw(n, rng))
+            candidates |= self.pool.fresh_by_key(self.pool.draw(n, rng))
         if self.predictor is None:
-            return [(arch, None) for arch in candidates[:n]], {"score": time.perf_counter() - started}
-        posterior, fitting = self.predictor(t, history, candidates)
-        ranked_by = self.strategy.rank(posterior, rng)  # [C]
-        best = np.argsort(-ranked_by, kind="stable")[:n]
-        picks = [(candidates[i], float(ranked_by[i])) for i in best]
-        return picks, {"fit": fitting, "score": time.perf_counter() - started - fitting}
+            picks = [(arch, None) for arch in islice(candidates.values(), n)]
+            return picks, {"score": time.perf_counter() - started}
+        if self.looks_everywhere:
+            self.predictor.knowledge.learn(self.pool.keys)
+        surrogate = self.predictor.fit(t, history, candidates)
+        surface = Surface(surrogate, self.strategy.rank, rng)
+        surface.look(candidates)
+        if self.looks_everywhere:
+            surface.look(self.pool.unparsed())
+        elif self.climbs:
+            climb(surface, self.pool, self.climbs)
+        choose = choose_batch if self.strategy.batch and surrogate.has_process else choose_highest
+        picks = [(surface.archs[key] or self.pool.space.parse(key), score)
+                 for key, score in choose(surface, n)]
+        return picks, {"fit": surrogate.seconds, "score": time.perf_counter() - started - surrogate.seconds}
+
+    @property
+    def looks_everywhere(self) -> bool:
+        """Whether each round looks at the whole pool, which finds the maximum without a climb."""
+        return bool(self.climbs and self.pool.keys and len(self.pool.keys) <= LISTED
+                    and self.predictor is not None and self.predictor.is_quick)
 
     def rng(self, t: int) -> np.random.Generator:
         return np.random.default_rng([self.schedule.seed, t, 1])

@@ -14,6 +14,7 @@ from strategies import STRATEGIES
 from strategies.base import CandidatePool, StrategySettings
 from strategies.posterior import PosteriorSettings, SearchPredictor
 from strategies.rounds import Chooser, Schedule
+from strategies.warm_start import OldLabels
 
 
 @dataclass
@@ -40,6 +41,17 @@ class SearchSettings(PredictorRecipe, StrategySettings):
         10, "architectures queried first (the paper: 20; re: its --population, ls: 1)")
     K: int = setting(5, "architectures queried per round (the paper: 10; re, ls: 1)")
     C: int = setting(250, "candidates scored per round (the paper: 100)")
+    climbs: int = setting(
+        -1, "r, rl, ae, bo: climb by single edits from the best candidates, this many at a time, to the "
+        "maxima of what the predictor believes; a pool that can be listed is looked at as a whole (-1 = 10 "
+        "for bo without networks, else 0)", within=(-1, 1000))
+    warm_start: str = setting(
+        "", "r, rl, ae, bo: labels to start from, of another data set, search or space, trusted as far as "
+        "the new ones agree: a history.jsonl, or a label table FILE or FILE:DATASET; of another space "
+        "SPACE@FILE", role="data")
+    warm_labels: int = setting(
+        0, "how many labels of --warm_start are read, drawn at random (0 = at most 600)",
+        within=(0, 10**4), role="data")
     limit: str = setting(
         "", "query only what keeps NAME<=NUMBER (or <, >=, >), like params<=4e6; several flags, or commas; "
         "NAME: a column of --labels or --more_labels, or computed: params, macs of DARTS networks (of "
@@ -77,12 +89,15 @@ def with_published_numbers(settings: SearchSettings) -> SearchSettings:
 
 
 def new_chooser(settings: SearchSettings, pool: CandidatePool, checkpoint: dict | None,
-                device: torch.device) -> Chooser:
-    """The chooser of a search, whose settings have their published numbers."""
+                device: torch.device, old: OldLabels | None = None) -> Chooser:
+    """The chooser of a search, whose settings have their published numbers. old: of its --warm_start."""
     strategy = STRATEGIES[settings.search_algo](pool, part(settings, StrategySettings))
     schedule = Schedule(settings.N, settings.N0, settings.K, settings.C, settings.seed)
     if not settings.members:
         return Chooser(schedule, pool, strategy, None)
-    predictor = PosteriorSettings(part(settings, PredictorRecipe), settings.seed, strategy.predictor)
-    return Chooser(schedule, pool, strategy, SearchPredictor(predictor, pool.space, checkpoint, device),
-                   by_prior=settings.prior_start)
+    predictor = SearchPredictor(
+        PosteriorSettings(part(settings, PredictorRecipe), settings.seed, strategy.predictor, old),
+        pool.space, checkpoint, device)
+    usual = strategy.climbs if predictor.is_quick else 0
+    return Chooser(schedule, pool, strategy, predictor, settings.prior_start,
+                   usual if settings.climbs < 0 else settings.climbs)

@@ -17,6 +17,8 @@ class BoostedTrees(BayesianOptimisation):
     """`bo` with another predictor and no acquisition function, as trees predict no standard deviation."""
 
     members = 1
+    batch = False
+    climbs = 0
 
     @staticmethod
     def predictor(table, vocabulary, label, seeds):

@@ -12,7 +12,7 @@ from models.encoders import build_encoder
 from models.metrics import kendall_tau
 from models.predictor import gaussian_process
 from models.predictor.background import REFERENCE, Background, reference_cells
-from models.predictor.gaussian_process import GaussianProcess, length_scales, most_probable, sizes_before
+from models.predictor.gaussian_process import SIZES, GaussianProcess, length_scales, most_probable
 from models.predictor.prior import Prior
 from runtime.seeding import seeded
 from toys.cells import CELLS, SPACE, toy
@@ -125,18 +125,18 @@ def test_sizes_noise_and_trust_are_the_most_probable():
     x, mean = rng.normal(size=(40, 2)), rng.normal(size=40)
     gram = np.exp(-((x[:, None] - x)**2).sum(-1) / 2)
     target = np.linalg.cholesky(gram + 0.05 * np.eye(40)) @ rng.normal(size=40) + mean
-    kernels = ["places", "facts"]
+    sizes = np.log([SIZES[name] for name in ("places", "facts")])
     grams = np.stack([gram, x @ x.T])
 
     def surprise(now):
         covariance = np.tensordot(np.exp(now[:2]), grams, 1) + 1 + np.exp(now[2]) * np.eye(40)
-        before = [*sizes_before(kernels).numpy(), np.log(0.1 + 1 / 40), 0.6]
+        before = [*sizes, np.log(0.1 + 1 / 40), 0.6]
         return -stats.multivariate_normal(now[3] * mean, covariance).logpdf(target) - stats.norm(
             before, [1.0, 1.0, 1.0, 0.2]).logpdf(now).sum()
 
-    sizes, noise, trust = most_probable(
-        *map(torch.as_tensor, (grams, mean, target)), kernels, has_prior=True)
-    found = np.array([*sizes.log().tolist(), np.log(noise), trust])
+    found, noise, trust = most_probable(
+        *map(torch.as_tensor, (grams, mean[:, None], target, sizes)), ["prior"])
+    found = np.array([*found.log().tolist(), np.log(noise), *trust.tolist()])
     assert found == pytest.approx(optimize.minimize(surprise, found).x, abs=0.2)
 
 
@@ -144,7 +144,7 @@ def test_labels_decide_how_far_the_prior_is_trusted(known):
     _, rows, label, truth = toy()
     prior = torch.as_tensor(truth).float()[:, None]  # [N, 1]
     right, wrong = (fit(known | {"prior": sign * prior}, rows[:1], label[:1]) for sign in (1, -1))
-    assert right.trust[0] > 0.6 > wrong.trust[0] + 0.3
+    assert right.trust[0, 0] > 0.6 > wrong.trust[0, 0] + 0.3
 
 
 def test_without_labels_the_prior_ranks(known):

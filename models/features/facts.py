@@ -20,11 +20,13 @@ FACTS = ("log parameters", "log layers", "log spatial layers", "log fan-out of t
 def portable_facts(batch: Batch, vocabulary: Vocabulary, chunk: int = 16384) -> torch.Tensor:
     """float[N, F], the columns FACTS: per cell, and of the vertices that something flows through."""
     rows = torch.arange(batch.num_graphs, device=batch.ops.device).split(chunk)
-    return torch.cat([facts_of(batch.rows(piece), vocabulary) for piece in rows])
+    pieces = (batch.rows(piece) for piece in rows)
+    return torch.cat([facts_of(piece, vocabulary, vertex_facts(piece, vocabulary)) for piece in pieces])
 
 
-def facts_of(batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:
-    facts, does = vertex_facts(batch, vocabulary), lookup(batch, vocabulary)
+def facts_of(batch: Batch, vocabulary: Vocabulary, facts: dict[str, torch.Tensor]) -> torch.Tensor:
+    """`portable_facts` from the `vertex_facts`."""
+    does = lookup(batch, vocabulary)
     live = facts["live"]  # [N, V]
     ends = live * batch.is_output  # [N, V]
     own, projection, _ = costs(batch, vocabulary)  # [N, V] each

@@ -11,7 +11,7 @@ widens the receptive field. A vertex is dead if every path from an input to an o
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -85,10 +85,15 @@ def cell_properties(batch: Batch, vocabulary: Vocabulary, chunk: int = 16384) ->
     pieces = []
     for rows in torch.arange(batch.num_graphs, device=batch.ops.device).split(chunk):
         piece = batch.rows(rows)
-        of_vertices = vertex_facts(piece, vocabulary)
-        facts = [fact for cell in cells for fact in cell_facts(piece, vocabulary, of_vertices, cell).values()]
-        pieces.append(torch.stack(facts, dim=-1))  # [n, P]
+        pieces.append(of_cells(piece, vocabulary, vertex_facts(piece, vocabulary), cells))
     return torch.cat(pieces)
+
+
+def of_cells(batch: Batch, vocabulary: Vocabulary, facts: dict[str, torch.Tensor],
+             cells: Sequence[int]) -> torch.Tensor:
+    """`cell_properties` [N, P] from the `vertex_facts`; cells: the marks."""
+    return torch.stack([fact for cell in cells for fact in cell_facts(
+        batch, vocabulary, facts, cell).values()], dim=-1)
 
 
 def property_targets(batch: Batch, vocabulary: Vocabulary) -> torch.Tensor:

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from models.batch import Batch
-from models.features.facts import portable_facts
+from models.features.facts import facts_of
 from models.features.paths import adjacency_features
-from models.features.properties import cell_properties
+from models.features.properties import of_cells, vertex_facts
 from models.features.vocabulary import Vocabulary
 from models.predictor.prior import Prior
 
 REFERENCE = 2000  # unlabelled cells over which features and scores are standardised
 ALWAYS = ("properties", "places", "facts")  # features that need neither a prior nor an encoder
+CHUNK = 16384  # graphs at a time
 Features = dict[str, torch.Tensor]
 
 
@@ -39,9 +40,14 @@ class Background(nn.Module):
     @torch.no_grad()
     def forward(self, table: Batch, chunk: int = 1024) -> Features:
         """N graphs -> {name: float[N, P]}."""
-        known = {"properties": cell_properties(table, self.vocabulary),
-                 "places": adjacency_features(table, len(self.vocabulary)),
-                 "facts": portable_facts(table, self.vocabulary)}
+        cells, known = range(int(table.marks.max()) + 1), {"properties": [], "places": [], "facts": []}
+        for rows in torch.arange(table.num_graphs, device=table.ops.device).split(CHUNK):
+            piece = table.rows(rows)
+            facts = vertex_facts(piece, self.vocabulary)  # once for two features
+            known["properties"].append(of_cells(piece, self.vocabulary, facts, cells))
+            known["places"].append(adjacency_features(piece, len(self.vocabulary)))
+            known["facts"].append(facts_of(piece, self.vocabulary, facts))
+        known = {name: torch.cat(pieces) for name, pieces in known.items()}
         if self.prior is not None:
             known["prior"] = self.prior.of_facts(known["facts"])[:, None]
         if self.encoder is not None:

@@ -345,7 +345,8 @@ def prior_offset(scale: Scale, process: GaussianProcess | None, seeds: int) -> t
     A standard deviation of the prior adds what the process trusts it, which is below what `soft_bce` wants
     for a standard deviation of the labels, 1 / SOFTNESS: networks unlearn a strong offset badly.
     """
-    trust = torch.full((seeds,), TRUST) if process is None else process.trust.cpu()  # [S]
+    trust = (torch.full((seeds,), TRUST) if process is None
+             else process.trust[:, process.means.index(MEAN)].cpu())  # [S]
     slope = trust / scale.scale  # [S]
     return torch.stack([-slope * scale.mean, slope])
 

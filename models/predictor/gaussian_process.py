@@ -2,12 +2,13 @@
 
     target = trust * prior + f(features) + noise
 
-The prior is a ranking learned on other spaces, f a Gaussian process: a sum of one kernel per feature. How far
-the prior is trusted, the size of each kernel and the noise are the most probable ones for the labels at hand
-(type-II maximum a posteriori; Rasmussen and Williams, 2006, chapter 5). So with few labels the prior decides,
-and what the labels say replaces it as they become many.
+The prior is a ranking learned on other spaces (in a search there may be one learned on old labels, too), f a
+Gaussian process: a sum of one kernel per feature. How far each ranking is trusted, the size of each kernel
+and the noise are the most probable ones for the labels at hand (type-II maximum a posteriori; Rasmussen and
+Williams, 2006, chapter 5). So with few labels the prior decides, and what the labels say replaces it as they
+become many.
 
-S seeds, n labels, N cells of a table, B cells to score, P numbers of a feature, C kernels.
+S seeds, n labels, N cells of a table, B cells to score, P numbers of a feature, C kernels, m rankings.
 """
 from __future__ import annotations
 
@@ -21,10 +22,14 @@ from torch import nn
 from models.metrics import normal_scores
 from models.predictor.background import Features
 
-LINEAR = ("facts",)  # features with a linear kernel; the others have a Gaussian one
-MEAN = "prior"  # the feature that is the mean and has no kernel
+LINEAR = ("facts", "additive")  # features with a linear kernel; the others have a Gaussian one
+MEAN = "prior"  # the ranking learned on other spaces
+# The ranking by old labels: a posterior mean, on the scale of normal scores, and small if these are noise.
+SOURCE = "source"
 OFFSET = 1.0  # variance of the constant
-TRUST, TRUST_STD = 0.6, 0.2  # of the prior before any label: mean and standard deviation
+TRUST = 0.6  # of the prior before any label
+# of the rankings that are the mean and have no kernel: mean and standard deviation before any label
+TRUSTS = {MEAN: (TRUST, 0.2), SOURCE: (0.8, 0.3)}
 NOISE, NOISE_FACTOR = 0.1, 1.0  # variance of a label's noise before any label; standard deviation of its log
 # A normal score among n labels is a rank among n: as uncertain as 1 / n, in addition.
 SIZES = {"properties": 0.16, "embedding": 0.16, "places": 0.05, "facts": 0.01}  # of the kernels, likewise
@@ -51,7 +56,9 @@ def length_scales(reference: Features) -> dict[str, Scale]:
         feature = feature.cpu()  # MPS has no pdist
         std, mean = torch.std_mean(feature, dim=0)  # [P]
         std = torch.where(std > 1e-4, std, torch.inf)  # ignores constant columns
-        if name == MEAN:
+        if name == SOURCE:
+            std = torch.ones_like(std)
+        if name in TRUSTS:
             length = torch.tensor(1.0)
         elif name in LINEAR:
             length = std.isfinite().sum().clamp(min=1).sqrt()
@@ -67,29 +74,35 @@ class GaussianProcess(nn.Module):
     The target is the normal score of a label, so that outliers do not dominate.
     """
 
-    def __init__(self, sizes: Mapping[str, int], seeds: int, n: int):
-        """Registers buffers, for `fit` or load_state_dict. sizes: {feature: its P}."""
+    def __init__(self, sizes: Mapping[str, int], seeds: int, n: int,
+                 before: Mapping[str, float] | None = None):
+        """Registers buffers, for `fit` or load_state_dict.
+
+        sizes: {feature: its P}. before: the size of each kernel before any label, if not SIZES.
+        """
         super().__init__()
         self.sizes = dict(sizes)
-        self.kernels = [name for name in sizes if name != MEAN]
+        self.means = [name for name in sizes if name in TRUSTS]
+        self.kernels = [name for name in sizes if name not in TRUSTS]
         for name, size in sizes.items():
             self.register_buffer(f"mean_{name}", torch.zeros(size))
             self.register_buffer(f"scale_{name}", torch.ones(size))
             self.register_buffer(f"points_{name}", torch.zeros(seeds, n, size))
-        start = sizes_before(self.kernels)
-        self.register_buffer("size", start.exp().float().repeat(seeds, 1))  # [S, C]
+        start = before or SIZES
+        self.before = torch.tensor([start[name] for name in self.kernels]).double().log()  # [C]
+        self.register_buffer("size", self.before.exp().float().repeat(seeds, 1))  # [S, C]
         self.register_buffer("noise", torch.full((seeds,), NOISE))
-        self.register_buffer("trust", torch.full((seeds,), TRUST if MEAN in sizes else 0.0))
+        self.register_buffer("trust", torch.tensor([TRUSTS[name][0] for name in self.means]).repeat(seeds, 1))
         self.register_buffer("weight", torch.zeros(seeds, n))
 
     @classmethod
-    def fit(cls, seen: Features, scales: Mapping[str, Scale], label: np.ndarray) -> GaussianProcess:
+    def fit(cls, seen: Features, scales: Mapping[str, Scale], label: np.ndarray,
+            before: Mapping[str, float] | None = None) -> GaussianProcess:
         """Fits features `seen` [S, n, P] each to label float[S, n]. scales: of `length_scales`."""
-        process = cls({name: feature.shape[-1] for name, feature in seen.items()}, *label.shape)
+        process = cls({name: feature.shape[-1] for name, feature in seen.items()}, *label.shape, before)
         process.to(next(iter(seen.values())).device)
-        for name, (mean, scale) in scales.items():
-            getattr(process, f"mean_{name}").copy_(mean)
-            getattr(process, f"scale_{name}").copy_(scale)
+        process.rescale(scales)
+        for name in seen:
             getattr(process, f"points_{name}").copy_(process.standard(seen[name], name))
         if label.shape[1]:
             # one seed after another, to hold few n x n matrices in memory
@@ -97,43 +110,61 @@ class GaussianProcess(nn.Module):
                 process.fit_seed(seed, target)
         return process
 
+    def rescale(self, scales: Mapping[str, Scale]) -> None:
+        """Standardises by other scales what is scored from now on."""
+        for name in self.sizes:
+            mean, scale = scales[name]
+            getattr(self, f"mean_{name}").copy_(mean)
+            getattr(self, f"scale_{name}").copy_(scale)
+
     def fit_seed(self, seed: int, target: torch.Tensor) -> None:
         """Finds the most probable sizes, noise and trust of a seed, then its weights. target: float64[n]."""
         own = self.of_seed(seed)  # [n, P] each
-        mean = own[MEAN][:, 0].cpu().double() if MEAN in own else torch.zeros_like(target)  # [n]
+        means = self.rankings(own).cpu().double()  # [n, m]
         some = slice(MOST)
         grams = torch.stack([kernel(name, own[name][some], own[name][some])
                              for name in self.kernels]).cpu().double()  # [C, n, n]
-        sizes, noise, trust = most_probable(grams, mean[some], target[some], self.kernels, MEAN in own)
+        sizes, noise, trust = most_probable(grams, means[some], target[some], self.before, self.means)
         self.size[seed], self.noise[seed], self.trust[seed] = sizes, noise, trust
-        rest = (target - float(self.trust[seed]) * mean)[:, None]  # [n, 1]
+        rest = (target - means @ self.trust[seed].cpu().double())[:, None]  # [n, 1]
         self.weight[seed] = torch.cholesky_solve(rest, self.cholesky(seed))[:, 0]
 
     def forward(self, seen: Features) -> torch.Tensor:
         """seen [B, P] each -> the posterior mean [S, B], about standard normal."""
-        new, means = self.standardised(seen), []
-        for seed in range(len(self.weight)):
-            near = self.covariance(seed, new, self.of_seed(seed))  # [B, n]
-            mean = near @ self.weight[seed]  # [B]
-            means.append(mean + self.trust[seed] * new[MEAN][:, 0] if MEAN in new else mean)
-        return torch.stack(means)
+        new = self.standardised(seen)
+        return torch.stack([self.mean_at(seed, self.covariance(seed, new, self.of_seed(seed)).mT, new)
+                            for seed in range(len(self.weight))])
 
     def posterior(self, seen: Features) -> tuple[torch.Tensor, torch.Tensor]:
         """seen [B, P] each -> mean and standard deviation [S, B] of the function, without label noise."""
-        return self(seen), self.posterior_std(seen)
+        new, means, deviations = self.standardised(seen), [], []
+        for seed in range(len(self.weight)):
+            near = self.covariance(seed, new, self.of_seed(seed)).mT  # [n, B]
+            means.append(self.mean_at(seed, near, new))
+            deviations.append(self.std_at(seed, near, new))
+        return torch.stack(means), torch.stack(deviations)
 
-    def posterior_std(self, seen: Features) -> torch.Tensor:
-        """seen [B, P] each -> the posterior standard deviation [S, B]."""
-        new, std = self.standardised(seen), []
+    def mean_at(self, seed: int, near: torch.Tensor, new: Features) -> torch.Tensor:
+        """Posterior mean [B] of a seed; near [n, B] is the covariance of its labels with B points `new`."""
+        return self.weight[seed] @ near + self.rankings(new) @ self.trust[seed]
+
+    def std_at(self, seed: int, near: torch.Tensor, new: Features) -> torch.Tensor:
+        """Posterior standard deviation [B], likewise."""
+        alone = OFFSET + sum(
+            size * (new[name].square().sum(-1) if name in LINEAR else 1.0)
+            for name, size in zip(self.kernels, self.size[seed]))  # [B] or a scalar
+        told = torch.linalg.solve_triangular(self.cholesky(seed), near.cpu().double(), upper=False)  # [n, B]
+        left = torch.as_tensor(alone).cpu().double() - told.square_().sum(0)  # [B]
+        return left.clamp_(min=0).sqrt_().to(self.weight)
+
+    def posterior_covariance(self, seen: Features) -> torch.Tensor:
+        """seen [B, P] each -> float64[S, B, B]: the posterior covariance of the function."""
+        new, covariances = self.standardised(seen), []
         for seed in range(len(self.weight)):
             near = self.covariance(seed, self.of_seed(seed), new).cpu().double()  # [n, B]
-            told = torch.linalg.solve_triangular(
-                self.cholesky(seed), near, upper=False).square_().sum(0)  # [B]
-            alone = OFFSET + sum(
-                size * (new[name].square().sum(-1) if name in LINEAR else 1.0)
-                for name, size in zip(self.kernels, self.size[seed]))  # [B] or a scalar
-            std.append((torch.as_tensor(alone).cpu().double() - told).clamp_(min=0).sqrt_())
-        return torch.stack(std).to(self.weight)
+            told = torch.linalg.solve_triangular(self.cholesky(seed), near, upper=False)  # [n, B]
+            covariances.append(self.covariance(seed, new, new).cpu().double() - told.mT @ told)
+        return torch.stack(covariances)
 
     def cholesky(self, seed: int) -> torch.Tensor:
         """The Cholesky factor [n, n], in double precision, of the covariance of a seed's labels."""
@@ -148,6 +179,11 @@ class GaussianProcess(nn.Module):
         for name, size in zip(self.kernels, self.size[seed]):
             total = total + kernel(name, some[name], others[name]).mul_(size)
         return total
+
+    def rankings(self, known: Features) -> torch.Tensor:
+        """[B, m]: the standardised rankings that are the mean."""
+        some = next(iter(known.values()))
+        return torch.cat([some.new_zeros(len(some), 0), *(known[name] for name in self.means)], dim=1)
 
     def of_seed(self, seed: int) -> Features:
         """The standardised features of a seed's labelled cells, [n, P] each."""
@@ -167,35 +203,32 @@ def kernel(name: str, some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     return torch.cdist(some, others).square_().div_(-2).exp_()
 
 
-def sizes_before(kernels: Sequence[str]) -> torch.Tensor:
-    """float64[C]: the logarithms of the kernels' sizes before any label."""
-    return torch.tensor([SIZES[name] for name in kernels]).double().log()
-
-
 @torch.enable_grad()
-def most_probable(grams: torch.Tensor, mean: torch.Tensor, target: torch.Tensor, kernels: Sequence[str],
-                  has_prior: bool) -> tuple[torch.Tensor, float, float]:
-    """The most probable sizes [C], noise and trust for a target [n]; grams [C, n, n], prior's mean [n].
+def most_probable(grams: torch.Tensor, means: torch.Tensor, target: torch.Tensor, sizes: torch.Tensor,
+                  names: Sequence[str]) -> tuple[torch.Tensor, float, torch.Tensor]:
+    """The most probable sizes [C], noise and trust [m] for a target [n]; grams [C, n, n], rankings [n, m].
 
-    Logarithms of sizes and noise, and the trust, have normal distributions before the labels.
+    sizes: logarithms [C] before the labels. names: of the rankings. Logarithms of sizes and noise, and the
+    trust, have normal distributions before the labels.
     """
-    trust, trust_std = (TRUST, TRUST_STD) if has_prior else (0.0, 1.0)
-    rest = torch.tensor([np.log(NOISE + 1 / len(target)), trust]).double()
-    before = torch.cat([sizes_before(kernels), rest])  # [C + 2]
-    std = torch.tensor([SIZE_FACTOR] * len(kernels) + [NOISE_FACTOR, trust_std]).double()
+    kernels = len(sizes)
+    trust, trust_std = zip(*(TRUSTS[name] for name in names)) if names else ((), ())
+    rest = torch.tensor([np.log(NOISE + 1 / len(target)), *trust]).double()
+    before = torch.cat([sizes, rest])  # [C + 1 + m]
+    std = torch.tensor([SIZE_FACTOR] * kernels + [NOISE_FACTOR, *trust_std]).double()
     now = before.clone().requires_grad_()
     adam = torch.optim.Adam([now], lr=RATE)
     eye = torch.eye(len(target)).double()
     for step in range(STEPS):
         adam.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
-        sizes, noise = now[:-2].exp(), now[-2].exp()
+        sizes, noise = now[:kernels].exp(), now[kernels].exp()
         gram = torch.tensordot(sizes, grams, 1) + OFFSET + noise * eye  # [n, n]
         lower = torch.linalg.cholesky(gram)
-        off = (target - now[-1] * mean)[:, None]  # [n, 1]
+        off = (target - means @ now[kernels + 1:])[:, None]  # [n, 1]
         z = torch.linalg.solve_triangular(lower, off, upper=False)  # [n, 1]
         loss = z.square().sum() / 2 + lower.diagonal().log().sum() + ((now - before) / std).square().sum() / 2
         adam.zero_grad()
         loss.backward()
         adam.step()
     now = now.detach()
-    return now[:-2].exp(), float(now[-2].exp()), float(now[-1])
+    return now[:kernels].exp(), float(now[kernels].exp()), now[kernels + 1:]

@@ -19,7 +19,7 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.files import ROOT
 from runtime.guarded import parse_json, read_text
-from spaces.base import Graphs
+from spaces.base import Graphs, one_hot
 from spaces.declared.document import PLACEHOLDER, Document, Position, parse_document
 from spaces.operations import OPERATIONS, Cost, cost
 
@@ -128,6 +128,13 @@ class DeclaredSpace:
 
     def encode_keys(self, keys: Sequence[str]) -> Graphs:
         return self.encode(list(map(self._read_key, keys)))
+
+    def placement(self, table: Graphs) -> np.ndarray:
+        """The operation of each position, and the number of positions with each, float32[N, D K + K]."""
+        stands = table.ops.cpu().numpy()[:, self._where].astype(np.int64)  # [N, D]
+        of_positions = one_hot(stands, (len(self.ops),) * len(self.choices))  # [N, D K]
+        counts = of_positions.reshape(len(stands), -1, len(self.ops)).sum(1)  # [N, K]
+        return np.hstack([of_positions, counts])
 
     def costs(self, archs: Sequence[Digits]) -> dict[str, np.ndarray]:
         """{"params", "macs": float[N]} of whole networks; empty if the file gives no channels and pixels."""

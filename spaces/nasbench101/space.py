@@ -22,6 +22,8 @@ from spaces.operations import described
 
 HASH = re.compile(r"[0-9a-f]{32}")
 PAIRS = list(zip(*(ends.tolist() for ends in edge_pairs(MAX_VERTICES))))  # (source, target) of the 21 edges
+PATHS = sum(len(INNER)**length for length in range(MAX_VERTICES - 1))  # sequences of 0 to 5 operations
+CHUNK = 4096  # cells whose paths are counted at a time
 NO_HASH = "0" * 32  # the hash of no cell: the first of all hashes is 00005c14...
 
 
@@ -142,6 +144,20 @@ class NASBench101:
             adj[g, :n, :n] = arch.matrix
         return Graphs.from_numpy(ops, adj, np.array([len(arch.ops) for arch in archs]))
 
+    def placement(self, table: Graphs) -> np.ndarray:
+        """How many paths from input to output have each sequence of operations, float32[N, 364].
+
+        A cell has no positions by itself: its vertices can be drawn in any order. Paths are what stands where
+        whatever the drawing (White et al., BANANAS, AAAI 2021).
+        """
+        ops, adj = table.ops.cpu().numpy(), table.adj.cpu().numpy()
+        last = table.node_mask.sum(1).cpu().numpy() - 1  # [N]
+        counts = np.empty((len(ops), PATHS), np.float32)
+        for start in range(0, len(ops), CHUNK):
+            rows = slice(start, start + CHUNK)
+            counts[rows] = _paths(ops[rows], adj[rows], last[rows])
+        return counts
+
     def key(self, arch: Cell) -> str:
         return arch.key
 
@@ -168,6 +184,25 @@ class NASBench101:
 
     def encode_keys(self, keys: Sequence[str]) -> Graphs:
         return self._graphs[torch.from_numpy(self.index(keys))]
+
+
+def _paths(ops: np.ndarray, adj: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """float32[N, PATHS]: the number of paths of N cells with each sequence of operations.
+
+    ops [N, V], adj [N, V, V], last: the output's vertex, int[N]. The sequences are numbered by length, then
+    as digits; one more operation leads from number i to 3 i + 1 + operation.
+    """
+    longer = 3 * np.arange(PATHS // 3)[:, None] + 1 + np.arange(len(INNER))  # [121, 3]
+    ending = np.zeros((len(ops), MAX_VERTICES, PATHS), np.float32)  # paths from the input to each vertex
+    ending[:, 0, 0] = 1
+    for v in range(1, MAX_VERTICES):
+        before = np.einsum("nu,nup->np", adj[:, :v, v].astype(np.float32), ending[:, :v])  # [N, PATHS]
+        for op, name in enumerate(INNER):
+            at = np.flatnonzero((ops[:, v] == OP_IDS[name]) & (v < last))
+            ending[at[:, None], v, longer[:, op]] = before[at, :PATHS // 3]
+        ends = np.flatnonzero(v == last)
+        ending[ends, v] = before[ends]
+    return ending[np.arange(len(ops)), last]
 
 
 def _drawing(arch: Cell, rng: np.random.Generator) -> tuple[list[list[int]], list[str]]:
