@@ -17,14 +17,19 @@ BATCHES = 30  # batches of draws per round, at most: a policy that has converged
 class Reinforce(Strategy):
     def __init__(self, pool, settings):
         super().__init__(pool, settings)
-        options = torch.tensor(pool.space.choices)  # [D]
+        self.begin()
+        self.drawn = {}  # key -> int[D], the decisions that led to this candidate of the current round
+        self.waiting = {}  # the same of earlier rounds, whose answers come later
+        self.best, self.rounds = -np.inf, 0  # highest utility, and rounds since it was found
+
+    def begin(self):
+        """Makes the policy uniform, and forgets the baseline, which the next round gives."""
+        self.baseline = None
+        options = torch.tensor(self.pool.space.choices)  # [D]
         missing = torch.arange(int(options.max())) >= options[:, None]  # [D, O]
         logits = torch.zeros(missing.shape, dtype=torch.float64).masked_fill(missing, -torch.inf)  # [D, O]
         self.logits = logits.requires_grad_()
-        self.adam = torch.optim.Adam([self.logits], lr=settings.policy_lr)
-        self.drawn = {}  # key -> int[D], the decisions that led to this candidate of the current round
-        self.waiting = {}  # the same of earlier rounds, whose answers come later
-        self.baseline = None
+        self.adam = torch.optim.Adam([self.logits], lr=self.settings.policy_lr)
 
     def propose(self, n, rng):
         self.drawn, archs = {}, []
@@ -47,12 +52,28 @@ class Reinforce(Strategy):
         late = [query.key for query in queries if query.key in self.waiting]
         self.drawn |= {key: self.waiting.pop(key) for key in late}
         reward = np.mean([query.utility for query in queries])
-        if self.baseline is None:  # the random start
+        if self.restarted(max(query.utility for query in queries)):
+            return
+        if self.baseline is None:  # the start
             self.baseline = reward
             return
         self.learn([query for query in queries if query.key in self.drawn])  # the others filled up the round
         keep = self.settings.baseline_decay
         self.baseline = keep * self.baseline + (1 - keep) * reward
+
+    def restarted(self, best):
+        """Whether the policy starts anew: after `policy_patience` rounds without a better query.
+
+        A policy that has converged to a local optimum does not leave it. The queries, from which the
+        predictor learns, stay.
+        """
+        self.rounds = 0 if best > self.best else self.rounds + 1
+        self.best = max(best, self.best)
+        if not self.settings.policy_patience or self.rounds < self.settings.policy_patience:
+            return False
+        self.begin()
+        self.rounds = 0
+        return True
 
     def learn(self, queries):
         """Makes one policy-gradient step, up the mean of advantage x log probability of the decisions."""

@@ -221,8 +221,8 @@ OF_BEFORE = {
 
 
 def test_a_search_of_before_goes_on(tmp_path, labels, asked, no_report):
-    """Without the prior and the climb, which it did not have."""
-    before = "--prior", "", "--no-prior_start", "--climbs", "0"
+    """Without the prior, the climb and the restarts, which it did not have."""
+    before = "--prior", "", "--no-prior_start", "--climbs", "0", "--policy_patience", "0"
     run(tmp_path / "run", labels, *before)
     path = tmp_path / "run" / "history.jsonl"
     whole = path.read_bytes()

@@ -149,7 +149,7 @@ def play(strategy, accuracy, rounds, rng):
 
 
 def test_the_policy_learns_what_is_rewarded(rng):
-    strategy = reinforce(everything(), policy_lr=0.3)
+    strategy = reinforce(everything(), policy_lr=0.3, policy_patience=0)
     play(strategy, lambda arch: 50 + 10 * (arch[0] == 2) - 10 * (arch[5] == 1), 30, rng)
     policy = strategy.logits.softmax(1)
     assert policy[0, 2] > 0.8 and policy[5, 1] < 0.05
@@ -195,6 +195,18 @@ def test_the_baseline_is_a_moving_average_from_the_random_start_on():
     for values in ([50.0, 70.0], [80.0], [20.0, 40.0]):
         strategy.observe([query((0,) * 6, value) for value in values])
     assert strategy.baseline == 0.75 * (0.75 * 60 + 0.25 * 80) + 0.25 * 30
+
+
+@pytest.mark.parametrize("patience, restarts", [(3, True), (0, False)])
+def test_a_policy_that_finds_nothing_better_starts_anew(rng, patience, restarts):
+    policy = STRATEGIES["rl"](everything(), StrategySettings(policy_patience=patience))
+    start = policy.logits.detach().clone()
+    policy.observe([query(arch, 50.0) for arch in NB201.sample(5, rng)])
+    for value in (90.0, 80.0, 80.0, 80.0):  # better once, then three rounds that are not
+        learned = not torch.equal(policy.logits, start)
+        policy.observe([query(arch, value + i) for i, arch in enumerate(policy.propose(5, rng))])
+    assert learned
+    assert torch.equal(policy.logits, start) == restarts and (policy.baseline is None) == restarts
 
 
 def test_what_did_not_come_from_the_policy_does_not_teach_it(rng):
