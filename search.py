@@ -179,7 +179,7 @@ def run(config: Config, on_query: Callable[[int, int], None] = lambda done, t: N
     ceiling = stop_utility(oracle, config.stop_at_best)
     source = config.encoder_model_state_dict
     checkpoint = load_encoder(source, space) if source else None
-    old = read_source(config.warm_start, space, metric_of(config), config.warm_labels)
+    old = read_source(config, space, metric_of(config))
     folder = path_of(config.outdir)
     with exclusive(folder, "--outdir", patience=5.0):  # a Ray task may be run again before its worker ends
         open_folder(folder, config, pool.space, checkpoint, labels=oracle.digest, more_labels=limits.digest,

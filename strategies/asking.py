@@ -102,7 +102,7 @@ class Search:
                 "metric": "" if metric.is_accuracy else metric.name,
                 "lower_is_better": metric.lower_is_better})
         self._limits = Limits(chosen.limit, Facts(self.space, costs=command.pop("costs", None)))
-        self._old = read_source(chosen.warm_start, self.space, metric, chosen.warm_labels)
+        self._old = read_source(chosen, self.space, metric)
         self._listed = None
         self._temporary = tempfile.TemporaryDirectory() if folder is None else None
         self.folder, self._sizes = path_of(folder or self._temporary.name), None

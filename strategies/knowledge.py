@@ -17,7 +17,8 @@ from spaces import Space
 
 # The size of each kernel before any label. Those of what stands where are as large as the variance of the
 # labels: a search must doubt what it has not seen.
-SIZES = {"properties": 0.16, "embedding": 0.16, "facts": 0.01, "placement": 1.0, "additive": 1.0}
+SIZES = {"properties": 0.16, "embedding": 0.16, "facts": 0.01, "places": 1.0, "placement": 1.0,
+         "additive": 1.0}
 
 Archs = Mapping[str, Any]  # {key: architecture}
 
@@ -25,8 +26,8 @@ Archs = Mapping[str, Any]  # {key: architecture}
 class Knowledge:
     """The features of a space's architectures.
 
-    Those of `Background`, with `Space.placement` in place of the graph's own places: for a Gaussian kernel,
-    and for a linear one, `additive`, which values every position by itself. source: a ranking by old labels,
+    Those of `Background`, and what stands where in the terms of the space, `Space.placement`: for a Gaussian
+    kernel, and for a linear one, `additive`, which values every position by itself. source: a ranking by old labels,
     if there is one.
     """
 
@@ -64,7 +65,6 @@ class Knowledge:
     def compute(self, table: Batch) -> Features:
         """The features [B, P] of architectures, given their graphs."""
         known = self.background(table)
-        del known["places"]
         placement = torch.from_numpy(self.space.placement(table)).to(self.device)  # [B, P]
         known |= {"placement": placement, "additive": placement}
         return known | ({SOURCE: self._ranking(known, table)} if self._ranking else {})

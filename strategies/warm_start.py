@@ -1,6 +1,6 @@
 """Warm start: labels of another data set, search or space, as one more ranking that a search starts from.
 
-    old = read_source("runs/cifar10/history.jsonl", space, metric)     # or TABLE, TABLE:DATASET, SPACE@FILE
+    old = read_source(settings, space, metric)    # warm_start = runs/cifar10/history.jsonl
     knowledge.add_ranking(Ranking(old, knowledge))
 
 A Gaussian process on the old labels ranks the new space. How far that ranking is trusted, the new labels
@@ -48,17 +48,20 @@ class OldLabels(NamedTuple):
         return hashlib.sha256("\n".join(self.keys).encode() + self.label.tobytes()).hexdigest()
 
 
-def read_source(source: str, space: Space, metric: Metric, most: int = 0) -> OldLabels | None:
-    """Reads the labels that --warm_start names; None if it is empty. most: of them, 0 = MOST.
+def read_source(settings: Any, space: Space, metric: Metric) -> OldLabels | None:
+    """Reads the labels that --warm_start names; None if it is empty.
 
-    Of more labels a part is drawn. Raises InputError for faults of the file, and for fewer than two labels.
+    settings: with warm_start, warm_labels and the seed, by which a part is drawn of more labels. Raises
+    InputError for faults of the file, and for fewer than two labels.
     """
+    source = settings.warm_start
     if not source:
         return None
     named, _, file = source.rpartition("@")
     space = spaces.get(named, getattr(space, "cell_marks", True)) if named else space
     keys, label = read_history(path_of(file), space) if is_history(file) else read_table(file, space, metric)
-    rows = np.sort(np.random.default_rng(0).permutation(len(keys))[:most or MOST])
+    rng = np.random.default_rng([settings.seed, 103])
+    rows = np.sort(rng.permutation(len(keys))[:settings.warm_labels or MOST])
     if len(rows) < 2:
         raise InputError(f"--warm_start {source}: it has {len(rows)} labels, and two are needed to rank")
     return OldLabels(space, [keys[row] for row in rows], label[rows])

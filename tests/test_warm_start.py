@@ -15,6 +15,7 @@ from spaces.metrics import Metric
 from strategies.base import Query
 from strategies.knowledge import Knowledge
 from strategies.posterior import PosteriorSettings, SearchPredictor
+from strategies.settings import SearchSettings
 from strategies.warm_start import OldLabels, Ranking, read_source
 from toys.search import NB201, lines, run, write_labels
 
@@ -89,14 +90,18 @@ def table(tmp_path, archs) -> str:
     return write_labels(tmp_path / "old.csv", map(NB201.key, archs), worth(archs), worth(archs))
 
 
+def read(source: str, most: int = 0):
+    return read_source(SearchSettings(warm_start=source, warm_labels=most), NB201, Metric())
+
+
 def test_a_table_and_a_data_set_of_it(tmp_path, archs):
     path = tmp_path / "two.csv"
     rows = [f"{NB201.key(arch)},{50 + i / 100},{60 - i / 100}" for i, arch in enumerate(archs)]
     path.write_text("\n".join(["arch,cifar10_val_accuracy,cifar100_val_accuracy", *rows]))
-    ten, hundred = (read_source(f"{path}{end}", NB201, Metric()) for end in (":cifar10", ":cifar100"))
+    ten, hundred = (read(f"{path}{end}") for end in (":cifar10", ":cifar100"))
     assert (np.diff(ten.label) > 0).all() and (np.diff(hundred.label) < 0).all()
     assert ten.keys == list(map(NB201.key, archs)) and ten.digest != hundred.digest
-    assert len(read_source(f"{path}:cifar100", NB201, Metric(), 30).keys) == 30
+    assert len(read(f"{path}:cifar100", 30).keys) == 30
 
 
 def test_a_history_with_failures_and_of_a_loss(tmp_path, archs):
@@ -106,10 +111,10 @@ def test_a_history_with_failures_and_of_a_loss(tmp_path, archs):
               "validation": None if i == 2 else float(i), "test": None, "score": None, "cost": None}
              for i, arch in enumerate(archs[:6])]
     (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    old = read_source(str(folder / "history.jsonl"), NB201, Metric())
+    old = read(str(folder / "history.jsonl"))
     assert old.label.tolist() == [0, 1, 3, 4, 5] and NB201.key(archs[2]) not in old.keys
     (folder / "config.json").write_text('{"lower_is_better": true}')
-    assert read_source(str(folder / "history.jsonl"), NB201, Metric()).label.tolist() == [0, -1, -3, -4, -5]
+    assert read(str(folder / "history.jsonl")).label.tolist() == [0, -1, -3, -4, -5]
 
 
 @pytest.mark.parametrize("source, words", [
@@ -117,7 +122,7 @@ def test_a_history_with_failures_and_of_a_loss(tmp_path, archs):
     ("nasbench101@TABLE", "NAS-Bench-101"), ("TABLE:cifar7", "cifar7")])
 def test_wrong_sources_are_refused_in_one_line(table, source, words):
     with pytest.raises(InputError) as error:
-        read_source(source.replace("TABLE", table), NB201, Metric())
+        read(source.replace("TABLE", table))
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
