@@ -27,8 +27,8 @@ class Knowledge:
     """The features of a space's architectures.
 
     Those of `Background`, and what stands where in the terms of the space, `Space.placement`: for a Gaussian
-    kernel, and for a linear one, `additive`, which values every position by itself. source: a ranking by old labels,
-    if there is one.
+    kernel, and for a linear one, `additive`, which values every position by itself. source: a ranking by old
+    labels, if there is one.
     """
 
     def __init__(self, space: Space, background: Background, device: torch.device):
