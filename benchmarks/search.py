@@ -27,7 +27,7 @@ import numpy as np
 from rich.table import Table
 
 import search
-from benchmarks.search_counts import cut, describe, differences, points
+from benchmarks.search_counts import cut, describe, differences, points, round_tau
 from figs import search as picture
 from runtime.errors import InputError, main_guard
 from runtime.executors import compute_all
@@ -112,7 +112,11 @@ def read(folders: str) -> dict[str, list[SearchRun]]:
     if not folders or not paths:
         raise InputError(f"--runs {folders!r}: no finished search in ALGO/SEED/ there: give folders of "
                          "search.py --seeds")
-    found = {(run.best["algo"], run.best["seed"]): run for run in map(read_run, paths)}
+    found = {}
+    for path in paths:
+        run = read_run(path)
+        run.best["round_tau"] = round_tau(path, metric_in(run.best).sign)
+        found[run.best["algo"], run.best["seed"]] = run
     runs: dict[str, list[SearchRun]] = {}
     for (algo, _), run in sorted(found.items(), key=lambda item: item[0][1]):
         runs.setdefault(algo, []).append(run)
@@ -171,7 +175,7 @@ def show(report: dict) -> None:
              f"chosen by {report['chosen_by']}; {optimum}")
     columns = ("strategy", "runs", f"at the optimum within {within}", "median query",
                f"best at {within}{' (%)' * metric.is_accuracy}", f"its test{' (%)' * metric.is_accuracy}",
-               "seconds per run")
+               "tau in a round", "seconds per run")
     table = Table(*columns, title=title)
     for algo, a in report["algos"].items():
         share, median = "-", "-"
@@ -179,6 +183,7 @@ def show(report: dict) -> None:
             share, median = (f"{a['share']:.0%}",
                              f"> {a['horizon']:,}" if a["median"] is None else f"{a['median']:.0f}")
         table.add_row(algo, str(a["n"]), share, median, plus_minus(a["mean"], a["std"], 3), said(a["test"]),
+                      "-" if a["round_tau"] is None else f"{a['round_tau']:.2f}",
                       "-" if a["seconds"] is None else f"{a['seconds']['all']:.1f}")
     output.print(table)
     if report["pairs"]:

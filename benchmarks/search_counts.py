@@ -6,13 +6,17 @@ optimum when it ends is censored there: its first hit comes later.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
-from models.metrics import paired_interval
+from models.metrics import kendall_tau, paired_interval
+from runtime.files import whole_lines
+from runtime.guarded import checked_json
 from runtime.log import mean_std
 from spaces.metrics import metric_in
 from strategies import TWINS
+from strategies.history import HistoryLine
 from strategies.summary import SearchRun, curve
 
 BASELINES = ("ls", "re", "random")  # the strongest first; none has a predictor
@@ -35,17 +39,36 @@ def accuracy(run: SearchRun, which: str, within: int) -> float:
     return float((run.test if which == "test" else run.value)[within - 1])
 
 
+def round_tau(folder: Path, sign: float) -> float | None:
+    """Kendall tau of the scores by which a round's queries were chosen and their answers, mean of all rounds.
+
+    These are the best of thousands of candidates, and chosen to differ: far harder to rank than a space. None
+    without a predictor, or without a history. sign: -1 if lower is better.
+    """
+    path = folder / "history.jsonl"
+    if not path.exists():
+        return None
+    rounds: dict[int, list[tuple[float, float]]] = {}
+    for number, text in enumerate(whole_lines(path), 1):
+        line = checked_json(text, HistoryLine, f"{path}:{number}", "finish the search with --resume")
+        if line.score is not None and line.validation is not None:
+            rounds.setdefault(line.round, []).append((line.score, sign * line.validation))
+    taus = [kendall_tau(*np.transpose(pairs)) for pairs in rounds.values() if len(pairs) > 1]
+    return float(np.mean(taus)) if taus else None
+
+
 def describe(runs: list[SearchRun], best: float | None, within: int) -> dict:
     """Summarises the runs of one strategy: hits of the optimum, accuracy and test at `within`, seconds.
 
-    The share of hits is None without an optimum. A median beyond the shortest run is None, as it was not
-    observed. seconds {"fit", "score", "query", "all"} are means over the runs, for `asked` queries.
+    round_tau: see there. The share of hits is None without an optimum. A median beyond the shortest run is
+    None, as it was not observed. seconds {"fit", "score", "query", "all"} are means over the runs, for `asked` queries.
     """
     horizon = min(len(run.value) for run in runs)
     hits = np.array([first_hit(run, best) for run in runs])  # [R]
     median = float(np.median(hits))
     mean, std = mean_std([accuracy(run, "chosen", within) for run in runs])
     test = list(mean_std([accuracy(run, "test", within) for run in runs]))
+    taus = [run.best["round_tau"] for run in runs if run.best.get("round_tau") is not None]
     times = [run.best["seconds"] for run in runs if "seconds" in run.best]
     return {
         "n": len(runs),
@@ -55,6 +78,7 @@ def describe(runs: list[SearchRun], best: float | None, within: int) -> dict:
         "horizon": horizon,
         "mean": mean,
         "std": std,
+        "round_tau": float(np.mean(taus)) if taus else None,
         "test": test if np.isfinite(test[0]) else None,
         "stopped": sum(run.best.get("stopped") is not None for run in runs),
         "asked": float(np.mean([run.best.get("stopped") or len(run.value) for run in runs])),

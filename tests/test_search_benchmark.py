@@ -52,6 +52,20 @@ def test_shares_medians_and_differences_are_counted(tmp_path):
     assert pair["accuracy"]["verdict"] == "ahead" and pair["hit"]["verdict"] == "tie"
 
 
+def test_the_tau_in_a_round_is_that_of_scores_and_answers(tmp_path):
+    """Of the rounds with at least two queries that were scored and did not fail: 1, and -1, and 1/3."""
+    write(tmp_path, "bo", 0, [90, 91, 92])
+    rounds = [(0, None, 90), (1, 1.0, 91), (1, 2.0, 92), (2, 2.0, 90), (2, 1.0, 93), (2, 3.0, None),
+              (3, 3.0, 3), (3, 2.0, 1), (3, 1.0, 2), (4, 9.0, 1)]
+    lines = [{"query": i, "round": t, "key": "a", "architecture": "a", "validation": value, "test": None,
+              "score": score, "cost": None} for i, (t, score, value) in enumerate(rounds, 1)]
+    (tmp_path / "bo" / "0" / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write(tmp_path, "random", 0, [90, 91, 92])
+    algos = run(tmp_path)["algos"]
+    assert algos["bo"]["round_tau"] == pytest.approx((1 - 1 + 1 / 3) / 3)
+    assert algos["random"]["round_tau"] is None
+
+
 def test_equal_strategies_tie(tmp_path):
     for seed in range(4):
         write(tmp_path, "bo", seed, [90, 91, 92 + (-1) ** seed])
