@@ -61,7 +61,8 @@ def describe(runs: list[SearchRun], best: float | None, within: int) -> dict:
     """Summarises the runs of one strategy: hits of the optimum, accuracy and test at `within`, seconds.
 
     round_tau: see there. The share of hits is None without an optimum. A median beyond the shortest run is
-    None, as it was not observed. seconds {"fit", "score", "query", "all"} are means over the runs, for `asked` queries.
+    None, as it was not observed. seconds {"fit", "score", "query", "all"} are means over the runs, for
+    `asked` queries.
     """
     horizon = min(len(run.value) for run in runs)
     hits = np.array([first_hit(run, best) for run in runs])  # [R]
