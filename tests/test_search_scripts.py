@@ -1,5 +1,5 @@
-"""search101.sh, search201.sh, search301.sh: each to its picture and record at a tiny budget; a second run
-goes on."""
+"""search101.sh, search201.sh, search301.sh: each to its picture and record at a tiny budget; a second run of
+one goes on."""
 from __future__ import annotations
 
 import json
@@ -31,9 +31,10 @@ def test_the_chain_ends_in_a_picture_and_a_record(tmp_path, random_labels, name,
     histories = {path: path.read_bytes() for path in (tmp_path / "out").rglob("history.jsonl")}
     assert len(histories) == 2 * protocols
     assert all(history.count(b"\n") == 24 for history in histories.values())
-    again = script(name, **settings)
-    assert again.returncode == 0 and "finetune: done before" in again.stdout
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("history.jsonl")} == histories
+    if space == "nasbench201":  # the stages that are gone through again are the same in all
+        again = script(name, **settings)
+        assert again.returncode == 0 and "finetune: done before" in again.stdout
+        assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("history.jsonl")} == histories
 
 
 @pytest.mark.parametrize("name, command", [
