@@ -62,6 +62,23 @@ def test_cut_at_any_byte_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked
         assert len(asked) == N - whole[:cut].count(b"\n")
 
 
+@pytest.mark.parametrize("listed", [60, 0])
+def test_a_search_of_the_surface_is_resumed_to_the_same_bytes(tmp_path, labels, no_report, monkeypatch,
+                                                              listed):
+    """One that looks at the whole pool each round, and one that climbs, both with an encoder."""
+    monkeypatch.setattr("strategies.rounds.LISTED", listed)
+    save_encoder(tmp_path / "last.pt", 3)
+    flags = ["--search_algo", "bo", "--kernel_share", "1", "--encoder_model_state_dict",
+             str(tmp_path / "last.pt")]
+    run(tmp_path / "run", labels, *flags)
+    path = tmp_path / "run" / "history.jsonl"
+    whole = path.read_bytes()
+    for cut in np.random.default_rng(4).integers(len(whole), size=3):
+        path.write_bytes(whole[:cut])
+        run(tmp_path / "run", labels, *flags, "--resume")
+        assert path.read_bytes() == whole
+
+
 @pytest.mark.parametrize("algo", STRATEGIES)
 def test_killed_within_the_oracle_it_is_resumed_to_the_same_bytes(tmp_path, labels, asked, no_report,
                                                                   monkeypatch, algo):
