@@ -39,7 +39,7 @@ class StrategySettings:
         0.5, "bo: share of the candidates drawn uniformly (BANANAS: 0.1)", within=(0, 1))
     policy_lr: float = setting(0.3, "rl: learning rate of the policy", within=(0, math.inf))
     policy_patience: int = setting(
-        8, "rl, policy: rounds without a better query after which the policy starts anew (0 = never, as in "
+        8, "rl: rounds without a better query after which the policy starts anew (0 = never, as in "
         "the paper)", within=(0, math.inf))
     baseline_decay: float = setting(
         0.8, "rl: decay of the moving-average baseline per round", within=(0, 1))

@@ -8,6 +8,7 @@ from strategies.rl import Reinforce
 
 
 class Policy(Reinforce):
-    """The twin of `rl`."""
+    """The twin of `rl`, which never starts anew: without a predictor that costs more than it finds."""
 
     members = 0
+    restarts = False

@@ -15,6 +15,8 @@ BATCHES = 30  # batches of draws per round, at most: a policy that has converged
 
 
 class Reinforce(Strategy):
+    restarts = True
+
     def __init__(self, pool, settings):
         super().__init__(pool, settings)
         self.begin()
@@ -69,7 +71,8 @@ class Reinforce(Strategy):
         """
         self.rounds = 0 if best > self.best else self.rounds + 1
         self.best = max(best, self.best)
-        if not self.settings.policy_patience or self.rounds < self.settings.policy_patience:
+        patience = self.settings.policy_patience if self.restarts else 0
+        if not patience or self.rounds < patience:
             return False
         self.begin()
         self.rounds = 0

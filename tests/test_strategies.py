@@ -197,9 +197,10 @@ def test_the_baseline_is_a_moving_average_from_the_random_start_on():
     assert strategy.baseline == 0.75 * (0.75 * 60 + 0.25 * 80) + 0.25 * 30
 
 
-@pytest.mark.parametrize("patience, restarts", [(3, True), (0, False)])
-def test_a_policy_that_finds_nothing_better_starts_anew(rng, patience, restarts):
-    policy = STRATEGIES["rl"](everything(), StrategySettings(policy_patience=patience))
+@pytest.mark.parametrize("algo, patience, restarts", [
+    ("rl", 3, True), ("rl", 0, False), ("policy", 3, False)])
+def test_a_policy_that_finds_nothing_better_starts_anew(rng, algo, patience, restarts):
+    policy = STRATEGIES[algo](everything(), StrategySettings(policy_patience=patience))
     start = policy.logits.detach().clone()
     policy.observe([query(arch, 50.0) for arch in NB201.sample(5, rng)])
     for value in (90.0, 80.0, 80.0, 80.0):  # better once, then three rounds that are not
