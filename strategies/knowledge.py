@@ -85,8 +85,10 @@ class Listing:
 
     def __init__(self, keys: Sequence[str], features: Features, scales: Mapping[str, Scale]):
         self.features, self._row, self._near = features, {key: row for row, key in enumerate(keys)}, {}
-        self.points = {name: (feature - scales[name].mean) / scales[name].scale
-                       for name, feature in features.items()}
+        self.points = {}
+        for name, feature in features.items():
+            mean, scale = (part.to(feature) for part in scales[name])
+            self.points[name] = (feature - mean) / scale
         self._square = {name: points.square().sum(1) for name, points in self.points.items()}  # [N] each
 
     def has(self, archs: Archs) -> bool:
