@@ -18,12 +18,12 @@ import torch
 
 import spaces
 from models.batch import Batch
-from models.checkpoint import ROOT, load_encoder
+from models.checkpoint import load_encoder
 from models.predictor.background import REFERENCE, Background, Features
 from models.predictor.fit import frozen_encoder
 from models.predictor.gaussian_process import GaussianProcess, Scale, length_scales
 from runtime.errors import InputError
-from runtime.files import path_of, whole_lines
+from runtime.files import ROOT, path_of, whole_lines
 from runtime.guarded import checked_json, read_checked
 from spaces import Space
 from spaces.labels.read import read_labels
