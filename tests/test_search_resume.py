@@ -246,7 +246,7 @@ def test_a_search_of_before_goes_on(tmp_path, labels, asked, no_report):
     os.truncate(path, len(whole) // 2)
     (tmp_path / "run" / "config.json").write_text(json.dumps(OF_BEFORE | {"labels": labels}))
     asked.clear()
-    with pytest.raises(InputError, match="was made with prior = None"):
+    with pytest.raises(InputError, match="was made with policy_patience = None"):
         run(tmp_path / "run", labels, "--resume")
     run(tmp_path / "run", labels, *before, "--resume")
     assert path.read_bytes() == whole and 0 < len(asked) < N
