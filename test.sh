@@ -9,4 +9,4 @@ make_environment
 export OMP_NUM_THREADS=1 MPLBACKEND=Agg
 .venv/bin/ruff check .
 PYTHONPATH=$PWD .venv/bin/lint-imports --no-cache --no-logo
-exec .venv/bin/python -m pytest -q -n 2 --dist loadfile --durations=10 "$@"
+exec .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10 "$@"

@@ -37,8 +37,9 @@ class GraphTransformer(nn.Module):
         self.norm = LayerNorm(width)
         self.operations, self.width, self.readout_width, self.direction = (
             operations, width, 2 * width, direction)
-        nn.init.normal_(self.embed_op.weight, std=width**-0.5)
-        nn.init.normal_(self.embed_mark.weight, std=width**-0.5)
+        if not self.embed_op.weight.is_meta:  # there normal_ would import torch's compiler, for seconds
+            nn.init.normal_(self.embed_op.weight, std=width**-0.5)
+            nn.init.normal_(self.embed_mark.weight, std=width**-0.5)
 
     def forward(self, batch: Batch, masked: torch.Tensor | None = None) -> torch.Tensor:
         """-> h [B, V, D]. The learned mask token replaces the operation where masked bool[B, V] is True."""

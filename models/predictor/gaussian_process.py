@@ -34,7 +34,8 @@ NOISE, NOISE_FACTOR = 0.1, 1.0  # variance of a label's noise before any label; 
 # A normal score among n labels is a rank among n: as uncertain as 1 / n, in addition.
 SIZES = {"properties": 0.16, "embedding": 0.16, "places": 0.05, "facts": 0.01}  # of the kernels, likewise
 SIZE_FACTOR = 1.0  # standard deviation of the logarithm of a size
-STEPS, RATE = 30, 0.3  # of Adam, to the most probable sizes
+STEPS, RATE = 30, 0.3  # of Adam, to the most probable sizes; torch's would import torch's compiler
+BETAS, EPS = (0.9, 0.999), 1e-8
 MOST = 600  # labels that decide the sizes; more only cost time
 
 
@@ -217,18 +218,20 @@ def most_probable(grams: torch.Tensor, means: torch.Tensor, target: torch.Tensor
     before = torch.cat([sizes, rest])  # [C + 1 + m]
     std = torch.tensor([SIZE_FACTOR] * kernels + [NOISE_FACTOR, *trust_std]).double()
     now = before.clone().requires_grad_()
-    adam = torch.optim.Adam([now], lr=RATE)
+    first, second = torch.zeros(2, len(now)).double()  # moments of the gradient
     eye = torch.eye(len(target)).double()
     for step in range(STEPS):
-        adam.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
         sizes, noise = now[:kernels].exp(), now[kernels].exp()
         gram = torch.tensordot(sizes, grams, 1) + OFFSET + noise * eye  # [n, n]
         lower = torch.linalg.cholesky(gram)
         off = (target - means @ now[kernels + 1:])[:, None]  # [n, 1]
         z = torch.linalg.solve_triangular(lower, off, upper=False)  # [n, 1]
         loss = z.square().sum() / 2 + lower.diagonal().log().sum() + ((now - before) / std).square().sum() / 2
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
+        slope, = torch.autograd.grad(loss, now)
+        with torch.no_grad():
+            first.lerp_(slope, 1 - BETAS[0])
+            second.mul_(BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
+            rate = RATE * (1 - step / STEPS) / (1 - BETAS[0] ** (step + 1))
+            now.addcdiv_(first, second.sqrt() / (1 - BETAS[1] ** (step + 1)) ** 0.5 + EPS, value=-rate)
     now = now.detach()
     return now[:kernels].exp(), float(now[kernels].exp()), now[kernels + 1:]
