@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 MAX_DISTANCE = 7  # longer distances share one code
+PIECE = 4096  # vertices at a time where nothing learns, on a CPU: more leave its cache
 RELATIONS = 2 * MAX_DISTANCE + 2  # self, unrelated, 1..7 downstream, 1..7 upstream
 
 
@@ -55,6 +56,12 @@ class Batch(NamedTuple):
     def num_graphs(self) -> int:
         """B; len() of a NamedTuple is its number of fields."""
         return self.ops.shape[0]
+
+    @property
+    def piece(self) -> int:
+        """The number of graphs that a network reads at a time where nothing learns."""
+        vertices = PIECE if self.ops.device.type == "cpu" else 64 * PIECE
+        return max(1, vertices // self.ops.shape[-1])
 
     @property
     def is_input(self) -> torch.Tensor:

@@ -12,13 +12,23 @@ import torch
 
 from models.batch import Batch
 from models.predictor.background import REFERENCE, Background, Features
-from models.predictor.gaussian_process import LINEAR, SOURCE, GaussianProcess, Scale, length_scales
+from models.predictor.gaussian_process import (
+    LINEAR,
+    MEAN,
+    SOURCE,
+    TRUSTS,
+    Beliefs,
+    GaussianProcess,
+    Scale,
+    length_scales,
+)
 from spaces import Space
 
 # The size of each kernel before any label. Those of what stands where are as large as the variance of the
 # labels: a search must doubt what it has not seen.
 SIZES = {"properties": 0.16, "embedding": 0.16, "facts": 0.01, "places": 1.0, "placement": 1.0,
          "additive": 1.0}
+FADE = 10  # queries up to which the prior is trusted as among cells drawn at random
 
 Archs = Mapping[str, Any]  # {key: architecture}
 
@@ -72,12 +82,22 @@ class Knowledge:
     def expected(self, known: Features) -> torch.Tensor:
         """The mean [B] before any label: the rankings, each as far as it is trusted."""
         sizes = {name: feature.shape[1] for name, feature in known.items()}
-        process = GaussianProcess(sizes, 1, 0, SIZES).to(self.device)
+        process = GaussianProcess(sizes, 1, 0, beliefs(0)).to(self.device)
         process.rescale(self.scales)
         return process(known)[0]
 
     def encode(self, archs: Sequence) -> Batch:
         return Batch.of(self.space.encode(archs)).to(self.device)
+
+
+def beliefs(n: int) -> Beliefs:
+    """What a search takes for probable of n labels.
+
+    The prior ranks whole spaces. A search queries their top, and more so the longer it runs: there the prior
+    says little, and cells that it dislikes are never looked at if it is trusted.
+    """
+    left = min(1.0, FADE / max(1, n))
+    return Beliefs(SIZES, TRUSTS | {MEAN: tuple(left * number for number in TRUSTS[MEAN])})
 
 
 class Listing:

@@ -30,7 +30,7 @@ from models.predictor.gaussian_process import MEAN, OFFSET, TRUSTS, GaussianProc
 from runtime.seeding import mix
 from spaces import Space
 from strategies.base import Posterior, Predict, Query
-from strategies.knowledge import SIZES, Archs, Knowledge
+from strategies.knowledge import Archs, Knowledge, beliefs
 from strategies.warm_start import OldLabels, Ranking
 
 CHUNK = 20_000  # architectures that the Gaussian process is asked about at a time
@@ -169,7 +169,8 @@ class Process:
         # differently.
         seen = predictor.knowledge.of(known)  # [n, P] each
         self.process = GaussianProcess.fit({name: feature[None] for name, feature in seen.items()},
-                                           predictor.knowledge.scales, label[None], SIZES)
+                                           predictor.knowledge.scales, label[None],
+                                           beliefs(len(label)))
         if candidates is not None:
             (self.mean,), (self.std,) = scale_of(self(known | dict(candidates))[0])
         self.known = self(known)[0]

@@ -29,7 +29,7 @@ from spaces import Space
 from spaces.labels.read import read_labels
 from spaces.metrics import Metric
 from strategies.history import HistoryLine
-from strategies.knowledge import SIZES, Knowledge
+from strategies.knowledge import Knowledge, beliefs
 
 MOST = 600  # old labels that are read; more only cost time
 PORTABLE = ("facts", "embedding")  # the features that mean the same in every space
@@ -119,7 +119,7 @@ class Ranking:
             seen = known_of(table)
             self.known_of, here = portable(target, knowledge.device)
         self.process = GaussianProcess.fit(
-            {name: feature[None] for name, feature in seen.items()}, scales, old.label[None], SIZES)
+            {name: feature[None] for name, feature in seen.items()}, scales, old.label[None], beliefs(0))
         if not self.same:
             self.process.rescale(here)
 

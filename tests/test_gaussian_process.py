@@ -135,7 +135,7 @@ def test_sizes_noise_and_trust_are_the_most_probable():
             before, [1.0, 1.0, 1.0, 0.2]).logpdf(now).sum()
 
     found, noise, trust = most_probable(
-        *map(torch.as_tensor, (grams, mean[:, None], target, sizes)), ["prior"])
+        *map(torch.as_tensor, (grams, mean[:, None], target, sizes)), [(0.6, 0.2)])
     found = np.array([*found.log().tolist(), np.log(noise), *trust.tolist()])
     assert found == pytest.approx(optimize.minimize(surprise, found).x, abs=0.2)
 

@@ -38,8 +38,8 @@ class Background(nn.Module):
         self.vocabulary, self.encoder, self.prior = vocabulary, encoder, prior
 
     @torch.no_grad()
-    def forward(self, table: Batch, chunk: int = 1024) -> Features:
-        """N graphs -> {name: float[N, P]}."""
+    def forward(self, table: Batch, chunk: int | None = None) -> Features:
+        """N graphs -> {name: float[N, P]}. chunk: graphs that the encoder reads at a time."""
         cells, known = range(int(table.marks.max()) + 1), {"properties": [], "places": [], "facts": []}
         for rows in torch.arange(table.num_graphs, device=table.ops.device).split(CHUNK):
             piece = table.rows(rows)
@@ -52,7 +52,7 @@ class Background(nn.Module):
             known["prior"] = self.prior.of_facts(known["facts"])[:, None]
         if self.encoder is not None:
             self.encoder.eval()
-            rows = torch.arange(table.num_graphs, device=table.ops.device).split(chunk)
+            rows = torch.arange(table.num_graphs, device=table.ops.device).split(chunk or table.piece)
             known["embedding"] = torch.cat([self.encoder.embed(table.rows(piece)) for piece in rows])
         return known
 

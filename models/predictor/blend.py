@@ -37,7 +37,7 @@ class BlendedPredictor(nn.Module):
         self.register_buffer("offset", torch.zeros(2, seeds))
 
     @torch.no_grad()
-    def fit_scale(self, table: Batch, chunk: int = 1024) -> BlendedPredictor:
+    def fit_scale(self, table: Batch, chunk: int | None = None) -> BlendedPredictor:
         """Measures mean and std of both scores over cells of the table, without their labels.
 
         chunk: graphs x members at a time, at most.
@@ -46,7 +46,7 @@ class BlendedPredictor(nn.Module):
             return self
         some = reference_cells(table)
         pieces = torch.arange(some.num_graphs, device=table.ops.device).split(
-            max(1, chunk // self.ensemble.size))
+            max(1, (chunk or table.piece) // self.ensemble.size))
         scores = torch.cat([self.both_scores(some.rows(piece)) for piece in pieces], dim=-1)  # [2, S, R]
         self.scale = torch.stack([scores.mean(-1), scores.std(-1).clamp(min=1e-6)])  # [2, 2, S]
         return self

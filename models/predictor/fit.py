@@ -362,25 +362,25 @@ def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Te
 
 
 def score_ensemble(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None,
-                   chunk: int = 1024) -> np.ndarray:
+                   chunk: int | None = None) -> np.ndarray:
     """The scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode.
 
     chunk: graphs x members at a time, at most.
     """
     ensemble.eval()
-    return score_in_chunks(
-        lambda batch: ensemble(batch.expand(ensemble.size)), table, rows, chunk // ensemble.size)
+    return score_in_chunks(lambda batch: ensemble(batch.expand(ensemble.size)), table, rows,
+                           (chunk or table.piece) // ensemble.size)
 
 
 def score_cells(predictor: BlendedPredictor, table: Batch, rows: np.ndarray | None = None,
-                chunk: int = 1024) -> np.ndarray:
+                chunk: int | None = None) -> np.ndarray:
     """The scores float[S, N] of the graphs `rows` (int[N]; None = all).
 
     chunk: graphs x members at a time, at most.
     """
     predictor.eval()
     size = 1 if predictor.ensemble is None else predictor.ensemble.size
-    return score_in_chunks(predictor, table, rows, chunk // size)
+    return score_in_chunks(predictor, table, rows, (chunk or table.piece) // size)
 
 
 @torch.no_grad()

@@ -69,18 +69,24 @@ def length_scales(reference: Features) -> dict[str, Scale]:
     return found
 
 
+class Beliefs(NamedTuple):
+    """What is probable before any label: the size of each kernel, mean and deviation of each trust."""
+
+    sizes: Mapping[str, float] = SIZES
+    trusts: Mapping[str, tuple[float, float]] = TRUSTS
+
+
+USUAL = Beliefs()
+
+
 class GaussianProcess(nn.Module):
     """S regressions that differ in their labelled cells only.
 
     The target is the normal score of a label, so that outliers do not dominate.
     """
 
-    def __init__(self, sizes: Mapping[str, int], seeds: int, n: int,
-                 before: Mapping[str, float] | None = None):
-        """Registers buffers, for `fit` or load_state_dict.
-
-        sizes: {feature: its P}. before: the size of each kernel before any label, if not SIZES.
-        """
+    def __init__(self, sizes: Mapping[str, int], seeds: int, n: int, beliefs: Beliefs = USUAL):
+        """Registers buffers, for `fit` or load_state_dict. sizes: {feature: its P}."""
         super().__init__()
         self.sizes = dict(sizes)
         self.means = [name for name in sizes if name in TRUSTS]
@@ -89,18 +95,18 @@ class GaussianProcess(nn.Module):
             self.register_buffer(f"mean_{name}", torch.zeros(size))
             self.register_buffer(f"scale_{name}", torch.ones(size))
             self.register_buffer(f"points_{name}", torch.zeros(seeds, n, size))
-        start = before or SIZES
-        self.before = torch.tensor([start[name] for name in self.kernels]).double().log()  # [C]
+        self.before = torch.tensor([beliefs.sizes[name] for name in self.kernels]).double().log()  # [C]
+        self.trusts = [beliefs.trusts[name] for name in self.means]
         self.register_buffer("size", self.before.exp().float().repeat(seeds, 1))  # [S, C]
         self.register_buffer("noise", torch.full((seeds,), NOISE))
-        self.register_buffer("trust", torch.tensor([TRUSTS[name][0] for name in self.means]).repeat(seeds, 1))
+        self.register_buffer("trust", torch.tensor([mean for mean, _ in self.trusts]).repeat(seeds, 1))
         self.register_buffer("weight", torch.zeros(seeds, n))
 
     @classmethod
     def fit(cls, seen: Features, scales: Mapping[str, Scale], label: np.ndarray,
-            before: Mapping[str, float] | None = None) -> GaussianProcess:
+            beliefs: Beliefs = USUAL) -> GaussianProcess:
         """Fits features `seen` [S, n, P] each to label float[S, n]. scales: of `length_scales`."""
-        process = cls({name: feature.shape[-1] for name, feature in seen.items()}, *label.shape, before)
+        process = cls({name: feature.shape[-1] for name, feature in seen.items()}, *label.shape, beliefs)
         process.to(next(iter(seen.values())).device)
         process.rescale(scales)
         for name in seen:
@@ -125,7 +131,7 @@ class GaussianProcess(nn.Module):
         some = slice(MOST)
         grams = torch.stack([kernel(name, own[name][some], own[name][some])
                              for name in self.kernels]).cpu().double()  # [C, n, n]
-        sizes, noise, trust = most_probable(grams, means[some], target[some], self.before, self.means)
+        sizes, noise, trust = most_probable(grams, means[some], target[some], self.before, self.trusts)
         self.size[seed], self.noise[seed], self.trust[seed] = sizes, noise, trust
         rest = (target - means @ self.trust[seed].cpu().double())[:, None]  # [n, 1]
         self.weight[seed] = torch.cholesky_solve(rest, self.cholesky(seed))[:, 0]
@@ -206,14 +212,14 @@ def kernel(name: str, some: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 @torch.enable_grad()
 def most_probable(grams: torch.Tensor, means: torch.Tensor, target: torch.Tensor, sizes: torch.Tensor,
-                  names: Sequence[str]) -> tuple[torch.Tensor, float, torch.Tensor]:
+                  trusts: Sequence[tuple[float, float]]) -> tuple[torch.Tensor, float, torch.Tensor]:
     """The most probable sizes [C], noise and trust [m] for a target [n]; grams [C, n, n], rankings [n, m].
 
-    sizes: logarithms [C] before the labels. names: of the rankings. Logarithms of sizes and noise, and the
-    trust, have normal distributions before the labels.
+    sizes: logarithms [C] before the labels. trusts: of `Beliefs`, of each ranking. Logarithms of sizes and
+    noise, and the trust, have normal distributions before the labels.
     """
     kernels = len(sizes)
-    trust, trust_std = zip(*(TRUSTS[name] for name in names)) if names else ((), ())
+    trust, trust_std = zip(*trusts) if trusts else ((), ())
     rest = torch.tensor([np.log(NOISE + 1 / len(target)), *trust]).double()
     before = torch.cat([sizes, rest])  # [C + 1 + m]
     std = torch.tensor([SIZE_FACTOR] * kernels + [NOISE_FACTOR, *trust_std]).double()
