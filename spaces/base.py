@@ -107,6 +107,9 @@ class Space(Protocol):
     def key(self, arch: Any) -> str:
         """The canonical identity of an architecture, equal exactly for those that are the same network."""
 
+    def keys(self, archs: Sequence[Any]) -> list[str]:
+        """The key of each, vectorised where that is faster."""
+
     def text(self, arch: Any) -> str:
         """The notation of the field, one line; parse(text(a)) has the key of a."""
 

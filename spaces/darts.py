@@ -42,7 +42,8 @@ SIZE = prod(RADIX)
 _GENES = np.array(
     [[(p, OPERATIONS.index(a)), (q, OPERATIONS.index(b))] for (a, p), (b, q) in CHOICES], np.uint8)
 _TEXT = [f"{a}~{p}+{b}~{q}" for (a, p), (b, q) in CHOICES]
-_CHOICE = {name: choice for names in (CHOICES, _TEXT) for choice, name in enumerate(names)}
+_CHOICE = {name: choice for names in ([edges[::-1] for edges in CHOICES], CHOICES, _TEXT)  # in either order
+           for choice, name in enumerate(names)}
 _ENTERS = np.array([0, 1, *np.repeat(NODES, 2), 255])  # [11] node that a vertex's output enters, or none
 
 
@@ -101,9 +102,9 @@ def _read_genotype(arch: Genotype) -> list[int]:
     choices = []
     for name, cell in (("normal", arch.normal), ("reduction", arch.reduce)):
         for i, node in enumerate(NODES):
-            inputs = sorted(cell[2 * i:2 * i + 2], key=lambda pair: pair[1])
-            choice = _CHOICE.get(tuple(inputs), SIZE)
+            choice = _CHOICE.get(tuple(cell[2 * i:2 * i + 2]), SIZE)
             if choice >= RADIX[i]:
+                inputs = sorted(cell[2 * i:2 * i + 2], key=lambda pair: pair[1])
                 raise InputError(f"{name} cell, node {node}: inputs {inputs} must come from two distinct "
                                  f"nodes of 0..{node - 1} by operations of {', '.join(OPERATIONS)}")
             choices.append(choice)
@@ -260,7 +261,10 @@ class DARTS:
         return np.hstack(halves)
 
     def key(self, arch: Genotype) -> str:
-        return keys(numbers_of([arch]))[0]
+        return self.keys([arch])[0]
+
+    def keys(self, archs: Sequence[Genotype]) -> list[str]:
+        return keys(numbers_of(archs))
 
     def text(self, arch: Genotype) -> str:
         """`Genotype(normal=[('sep_conv_3x3', 0), ...], normal_concat=range(2, 6), reduce=[...], ...)`."""

@@ -78,6 +78,9 @@ class NASBench201:
 
     text = key
 
+    def keys(self, archs: Sequence[Digits]) -> list[str]:
+        return list(map(self.key, archs))
+
     def parse(self, text: str) -> Digits:
         """Reads an arch string, or the six operation digits ("013422"), numbered as in OPERATIONS.
 

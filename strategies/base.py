@@ -110,7 +110,7 @@ class CandidatePool:
         keys = sorted([*self._listed, *self._taken])
         drawn = [keys[i] for i in rng.choice(len(keys), min(sample, len(keys)), replace=False)]
         around = [self.space.neighbours(self.space.parse(key)) for key in drawn]
-        covered = [sum(self._covers(self.space.key(arch)) for arch in archs) for archs in around]
+        covered = [sum(map(self._covers, self.space.keys(archs))) for archs in around]
         return {"covered": float(np.mean(covered)), "all": float(np.mean([len(archs) for archs in around]))}
 
     def unparsed(self) -> dict[str, None]:
@@ -124,8 +124,8 @@ class CandidatePool:
     def fresh_by_key(self, archs: Sequence[Hashable]) -> dict[str, Hashable]:
         """{key: architecture} of `fresh`."""
         first = {}
-        for arch in archs:
-            first.setdefault(self.space.key(arch), arch)
+        for key, arch in zip(self.space.keys(archs), archs):
+            first.setdefault(key, arch)
         return {key: arch for key, arch in first.items() if key in self}
 
     def __contains__(self, key: str) -> bool:
@@ -157,13 +157,12 @@ class CandidatePool:
         `mutants` find new ones.
         """
         near = self.space.neighbours(arch)
-        covered = [other for other in near if self._covers(self.space.key(other))]
+        covered = [other for other, key in zip(near, self.space.keys(near)) if self._covers(key)]
         found = [covered[i] for i in rng.permutation(len(covered))]
         if len(covered) < len(near):
-            keys = set(map(self.space.key, covered))
-            beyond = self.mutants([arch], len(near), edits, rng)
-            found += [other for other in beyond if self.space.key(other) not in keys][
-                :len(near) - len(covered)]
+            keys, beyond = set(self.space.keys(covered)), self.mutants([arch], len(near), edits, rng)
+            new = [other for other, key in zip(beyond, self.space.keys(beyond)) if key not in keys]
+            found += new[:len(near) - len(covered)]
         return found
 
     def mutants(

@@ -159,7 +159,8 @@ class Limits:
         if prod(space.choices) > MOST_LISTED:
             return None
         rows = np.stack(np.unravel_index(np.arange(prod(space.choices)), space.choices), 1)  # [N, D]
-        keys = list(dict.fromkeys(space.key(arch) for arch in space.decode(rows) if arch is not None))
+        archs = [arch for arch in space.decode(rows) if arch is not None]
+        keys = list(dict.fromkeys(space.keys(archs)))
         return [key for key, kept in zip(keys, self.keep(keys)) if kept]
 
     def keeps(self, key: str) -> bool:

@@ -17,7 +17,8 @@ def test_different_architectures_stand_differently(name, rng):
     archs = space.sample(200, rng)
     rows = space.placement(space.encode(archs))
     assert rows.dtype == np.float32 and len(rows) == 200
-    keys = list(map(space.key, archs))
+    keys = space.keys(archs)
+    assert keys == list(map(space.key, archs))
     distinct = len(np.unique(rows, axis=0))
     assert distinct == len(set(keys)) if name != "nasbench101" else distinct > 0.9 * len(set(keys))
     alone = space.placement(space.encode(archs[7:8]))

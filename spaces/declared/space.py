@@ -181,6 +181,9 @@ class DeclaredSpace:
 
     text = key
 
+    def keys(self, archs: Sequence[Digits]) -> list[str]:
+        return list(map(self.key, archs))
+
     def document(self, arch: Digits) -> dict:
         """What a program reads: {"space", "architecture", "operations": {position: operation}}."""
         return {"space": self.name, "architecture": self.text(arch), "operations": self.named(arch)}

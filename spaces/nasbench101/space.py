@@ -161,6 +161,9 @@ class NASBench101:
     def key(self, arch: Cell) -> str:
         return arch.key
 
+    def keys(self, archs: Sequence[Cell]) -> list[str]:
+        return list(map(self.key, archs))
+
     def text(self, arch: Cell) -> str:
         """{"matrix": [[0, 1, ...], ...], "ops": ["input", ...]} on one line."""
         return json.dumps({"matrix": arch.matrix, "ops": arch.ops})
