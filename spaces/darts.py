@@ -12,6 +12,7 @@ import ast
 import re
 from collections import namedtuple
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,8 @@ _GENES = np.array(
 _TEXT = [f"{a}~{p}+{b}~{q}" for (a, p), (b, q) in CHOICES]
 _CHOICE = {name: choice for names in ([edges[::-1] for edges in CHOICES], CHOICES, _TEXT)  # in either order
            for choice, name in enumerate(names)}
+_ALTERNATIVES = np.array([2 * (len(OPERATIONS) - 1 + i - 2) for i in NODES * 2])  # [8] mutants per node
+_SHARE = _ALTERNATIVES.cumsum() / _ALTERNATIVES.sum()
 _ENTERS = np.array([0, 1, *np.repeat(NODES, 2), 255])  # [11] node that a vertex's output enters, or none
 
 
@@ -75,10 +78,12 @@ def numbers_of(archs: Sequence[Genotype]) -> np.ndarray:
 
 def genotypes(numbers: np.ndarray) -> list[Genotype]:
     """The architectures of these numbers, each node's inputs ascending: equal numbers, equal genotypes."""
-    cells = [
-        [sum((CHOICES[c] for c in half), ()) for half in (row[:4], row[4:])]
-        for row in _choices(numbers).tolist()]
-    return [Genotype(normal, CONCAT, reduce, CONCAT) for normal, reduce in cells]
+    return list(map(_genotype, _choices(numbers).tolist()))
+
+
+def _genotype(choices: Sequence[int]) -> Genotype:
+    a, b, c, d, e, f, g, h = (CHOICES[choice] for choice in choices)
+    return Genotype((*a, *b, *c, *d), CONCAT, (*e, *f, *g, *h), CONCAT)
 
 
 def _choices(numbers: np.ndarray) -> np.ndarray:
@@ -111,6 +116,7 @@ def _read_genotype(arch: Genotype) -> list[int]:
     return choices
 
 
+@cache
 def _edits(choice: int, node: int, kept: int) -> list[int]:
     """The node's choices that keep one of its two edges; the other gets another operation or predecessor."""
     edges = CHOICES[choice]
@@ -225,12 +231,10 @@ class DARTS:
     def mutate(self, arch: Genotype, rng: np.random.Generator) -> Genotype:
         """Changes the operation or the predecessor of one edge: uniform over the 120 neighbours."""
         choices = _read_genotype(arch)
-        alternatives = np.array(
-            [2 * (len(OPERATIONS) - 1 + node - 2) for node in NODES * 2])  # [8] 12..18 per node
-        changed = rng.choice(8, p=alternatives / alternatives.sum())
-        edits = _edits(choices[changed], NODES[changed % 4], kept=rng.integers(2))
+        changed = int(_SHARE.searchsorted(rng.random(), side="right"))
+        edits = _edits(choices[changed], NODES[changed % 4], kept=int(rng.integers(2)))
         choices[changed] = edits[rng.integers(len(edits))]
-        return genotypes(_numbers([choices]))[0]
+        return _genotype(choices)
 
     def neighbours(self, arch: Genotype) -> list[Genotype]:
         choices = _read_genotype(arch)

@@ -297,3 +297,11 @@ def test_md5_equals_hashlib(length, noise):
 def test_md5_of_more_messages_than_one_chunk():
     messages = np.arange(10000, dtype="<u4").view(np.uint8).reshape(-1, 4)
     assert md5(messages)[9999].tobytes() == hashlib.md5((9999).to_bytes(4, "little")).digest()
+
+
+def test_cells_differ_as_their_keys_do(space, rng):
+    archs = space.sample(60, rng)
+    archs += [other for arch in archs[:3] for other in space.neighbours(arch)]
+    for one in archs[:20]:
+        assert [one.differs(other) for other in archs] == [one.key != other.key for other in archs]
+    assert not DIAMOND.differs(Cell(DIAMOND.matrix, ["input", CONV1, CONV3, "output"]))

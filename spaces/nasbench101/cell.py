@@ -67,6 +67,11 @@ class Cell:
         """The module hash, 32 hexadecimal digits: equal exactly for isomorphic cells."""
         return module_hash(self.matrix, self.ops)
 
+    def differs(self, other: Cell) -> bool:
+        """Whether the keys differ; they are computed only if edges and operations are as many."""
+        edges, others = (sum(map(sum, cell.matrix)) for cell in (self, other))
+        return edges != others or sorted(self.ops) != sorted(other.ops) or self.key != other.key
+
 
 def _checked(matrix: Any, ops: Any) -> tuple[list[list[int]], tuple[str, ...]]:
     """Checks a matrix and names before pruning; returns n rows and n names, or raises InputError."""

@@ -100,7 +100,7 @@ class NASBench101:
                 mutant = Cell.unchecked(matrix, ops)
             except InputError:
                 continue
-            if mutant.key != arch.key:
+            if mutant.differs(arch):
                 return mutant
 
     def neighbours(self, arch: Cell) -> list[Cell]:
