@@ -97,7 +97,7 @@ def beliefs(n: int) -> Beliefs:
     says little, and cells that it dislikes are never looked at if it is trusted.
     """
     left = min(1.0, FADE / max(1, n))
-    return Beliefs(SIZES, TRUSTS | {MEAN: tuple(left * number for number in TRUSTS[MEAN])})
+    return Beliefs(SIZES, TRUSTS | {MEAN: tuple(left * number for number in TRUSTS[MEAN])}, None)
 
 
 class Listing:

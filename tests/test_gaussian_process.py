@@ -12,7 +12,15 @@ from models.encoders import build_encoder
 from models.metrics import kendall_tau
 from models.predictor import gaussian_process
 from models.predictor.background import REFERENCE, Background, reference_cells
-from models.predictor.gaussian_process import SIZES, GaussianProcess, length_scales, most_probable
+from models.predictor.gaussian_process import (
+    SIZES,
+    USUAL,
+    Beliefs,
+    GaussianProcess,
+    Scale,
+    length_scales,
+    most_probable,
+)
 from models.predictor.prior import Prior
 from runtime.seeding import seeded
 from toys.cells import CELLS, SPACE, toy
@@ -145,6 +153,25 @@ def test_labels_decide_how_far_the_prior_is_trusted(known):
     prior = torch.as_tensor(truth).float()[:, None]  # [N, 1]
     right, wrong = (fit(known | {"prior": sign * prior}, rows[:1], label[:1]) for sign in (1, -1))
     assert right.trust[0, 0] > 0.6 > wrong.trust[0, 0] + 0.3
+
+
+def test_a_prior_is_trusted_more_where_the_labelled_cells_are_others(known):
+    """By labels of cells that it likes; as always if these are drawn at random, or in a search."""
+    scores = np.random.default_rng(3).normal(size=(400, 1))
+    order, scale = np.argsort(scores[:, 0]), Scale(torch.zeros(1), torch.ones(1))
+
+    def trusts(rows, beliefs=USUAL):
+        prior = torch.as_tensor(scores[rows])[None].float()  # [1, n, 1]
+        label = scores[rows].T + np.random.default_rng(4).normal(size=len(rows))  # [1, n]
+        process = GaussianProcess.fit({"prior": prior, "facts": torch.zeros_like(prior)},
+                                      {"prior": scale, "facts": scale}, label, beliefs)
+        return process.trusts_for(prior[0]), process.trust[0, 0]
+
+    (usual, _), (liked, far) = trusts(np.arange(200)), trusts(order[-200:])
+    assert usual == [(0.6, 0.2)] and liked == [(1.0, 0.1)] and far > 0.8
+    assert trusts(order[-200:], Beliefs(shifted=None))[0] == [(0.6, 0.2)]
+    some = np.r_[order[-130:], order[:70]]
+    assert 0.6 < trusts(some)[0][0][0] < 1
 
 
 def test_without_labels_the_prior_ranks(known):

@@ -30,6 +30,10 @@ OFFSET = 1.0  # variance of the constant
 TRUST = 0.6  # of the prior before any label
 # of the rankings that are the mean and have no kernel: mean and standard deviation before any label
 TRUSTS = {MEAN: (TRUST, 0.2), SOURCE: (0.8, 0.3)}
+# of the prior if the labelled cells differ from the space's: their own ranking tells less of the others
+SHIFTED = (1.0, 0.1)
+CHANCE = 3.0  # standard errors by which the prior's mean may differ by chance
+FAR = 0.2  # standard deviations beyond that at which SHIFTED holds in full
 NOISE, NOISE_FACTOR = 0.1, 1.0  # variance of a label's noise before any label; standard deviation of its log
 # A normal score among n labels is a rank among n: as uncertain as 1 / n, in addition.
 SIZES = {"properties": 0.16, "embedding": 0.16, "places": 0.05, "facts": 0.01}  # of the kernels, likewise
@@ -70,10 +74,14 @@ def length_scales(reference: Features) -> dict[str, Scale]:
 
 
 class Beliefs(NamedTuple):
-    """What is probable before any label: the size of each kernel, mean and deviation of each trust."""
+    """What is probable before any label: the size of each kernel, mean and deviation of each trust.
+
+    shifted: of the prior's trust, if the labelled cells differ; None = as otherwise.
+    """
 
     sizes: Mapping[str, float] = SIZES
     trusts: Mapping[str, tuple[float, float]] = TRUSTS
+    shifted: tuple[float, float] | None = SHIFTED
 
 
 USUAL = Beliefs()
@@ -96,7 +104,7 @@ class GaussianProcess(nn.Module):
             self.register_buffer(f"scale_{name}", torch.ones(size))
             self.register_buffer(f"points_{name}", torch.zeros(seeds, n, size))
         self.before = torch.tensor([beliefs.sizes[name] for name in self.kernels]).double().log()  # [C]
-        self.trusts = [beliefs.trusts[name] for name in self.means]
+        self.trusts, self.shifted = [beliefs.trusts[name] for name in self.means], beliefs.shifted
         self.register_buffer("size", self.before.exp().float().repeat(seeds, 1))  # [S, C]
         self.register_buffer("noise", torch.full((seeds,), NOISE))
         self.register_buffer("trust", torch.tensor([mean for mean, _ in self.trusts]).repeat(seeds, 1))
@@ -131,10 +139,22 @@ class GaussianProcess(nn.Module):
         some = slice(MOST)
         grams = torch.stack([kernel(name, own[name][some], own[name][some])
                              for name in self.kernels]).cpu().double()  # [C, n, n]
-        sizes, noise, trust = most_probable(grams, means[some], target[some], self.before, self.trusts)
+        sizes, noise, trust = most_probable(grams, means[some], target[some], self.before,
+                                             self.trusts_for(means))
         self.size[seed], self.noise[seed], self.trust[seed] = sizes, noise, trust
         rest = (target - means @ self.trust[seed].cpu().double())[:, None]  # [n, 1]
         self.weight[seed] = torch.cholesky_solve(rest, self.cholesky(seed))[:, 0]
+
+    def trusts_for(self, means: torch.Tensor) -> list[tuple[float, float]]:
+        """The trusts for labelled cells with standardised rankings [n, m]."""
+        trusts = list(self.trusts)
+        if MEAN in self.means and self.shifted:
+            place = self.means.index(MEAN)
+            off = abs(float(means[:, place].mean())) - CHANCE / len(means) ** 0.5
+            share = min(1.0, max(0.0, off / FAR))
+            trusts[place] = tuple(
+                (1 - share) * usual + share * other for usual, other in zip(trusts[place], self.shifted))
+        return trusts
 
     def forward(self, seen: Features) -> torch.Tensor:
         """seen [B, P] each -> the posterior mean [S, B], about standard normal."""
