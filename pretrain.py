@@ -4,9 +4,10 @@
     python pretrain.py --space nasbench101 --save runs/gat101 --param local:params/pretrain_nasbench101.json
     python pretrain.py --space nasbench201 --save runs/pretrain/graphcl --model_type graphcl
     python pretrain.py --space universal --save runs/universal --iterations 1500   # for any space
+    torchrun --nproc_per_node 4 pretrain.py --space nasbench101 --save runs/101  # processes share each batch
 
 --save gets last.pt (the encoder, from which --resume continues), config.json, log.jsonl and TensorBoard
-curves.
+curves. Several processes make the steps of one, up to rounding and the draws of dropout.
 """
 from __future__ import annotations
 
@@ -15,9 +16,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
 
-import msgspec
 import numpy as np
 import torch
 
@@ -25,7 +24,7 @@ import spaces
 from models.batch import Batch
 from models.checkpoint import about_space
 from models.encoders import ENCODERS, build_encoder, encoder_config
-from models.encoders.described import bare_weights, describe
+from models.encoders.described import describe
 from models.features.operations import FEATURES
 from models.metrics import kendall_tau
 from models.predictor.fit import (
@@ -34,33 +33,27 @@ from models.predictor.fit import (
     fit_ensemble,
     new_networks,
     score_ensemble,
-    warm_cosine,
 )
 from models.pretext.corpus import Corpus
 from models.pretext.regression import target_tables
-from models.pretext.tasks import MODEL_TYPES, TASKS, MaskSettings, Pretext, need_company, parse_tasks, total
+from models.pretext.run import Run
+from models.pretext.tasks import MODEL_TYPES, TASKS, MaskSettings, Pretext, need_company, parse_tasks
 from models.pretext.two_view import ViewSettings
-from runtime.checkpoint import (
-    load_checkpoint,
-    restore_optimiser,
-    restore_state,
-    restore_weights,
-    save_checkpoint,
-)
+from runtime.checkpoint import save_checkpoint
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of, write_json
 from runtime.locks import exclusive, need_free
 from runtime.log import Log, console, output, progress_bar
-from runtime.seeding import DeviceSettings, choose_device, mix, rng_state, seeded, set_rng_state
+from runtime.seeding import DeviceSettings, seeded, set_rng_state
 from runtime.settings import (
     by_content,
-    check_same,
     command_of,
     fingerprint,
     parse,
     report_to_sweep,
     setting,
 )
+from runtime.workers import Worker, open_worker
 from spaces import Space
 from spaces.labels.protocols import RANKING_PROTOCOLS, split
 from spaces.labels.read import read_labels
@@ -153,7 +146,12 @@ class Config(DeviceSettings):
 def main(argv: list[str] | None = None) -> float:
     """Returns the mean loss of the last tenth of the run."""
     config = parse(Config, argv, __doc__)
-    device = choose_device(config.device, config.threads)
+    with open_worker(config.device, config.threads) as worker:
+        return pretrain(config, worker)
+
+
+def pretrain(config: Config, worker: Worker) -> float:
+    """Pre-trains in this process, the only one or one of several that share each batch."""
     tasks = (MODEL_TYPES[config.model_type],) if config.model_type else parse_tasks(config.tasks)
     folder = path_of(config.save)
     if config.export and path_of(config.export).is_dir():
@@ -164,12 +162,18 @@ def main(argv: list[str] | None = None) -> float:
     graphs = unlabelled(space, config.archs, config.data, np.random.default_rng([config.seed, 0]))
     decided = by_content(
         fingerprint(config), **spaces.digests(space=space), data=graphs[0].digest() if config.data else "")
-    tables = [Batch.of(table).to(device) for table in graphs]
+    tables = [Batch.of(table).to(worker.device) for table in graphs]
     with console.status("computing the targets of the pretext tasks"):
         targets, target_sizes = target_tables(tables, tasks, space.vocabulary)
     corpus = Corpus(tables, targets, space.shares if isinstance(space, Universal) else [1.0])
-    run = Run(config, decided, space, new_pretext(config, tasks, target_sizes, space).to(device))
-    probe = Probe(config, space, device)
+    described = {"ops": list(FEATURES)} if isinstance(space, Universal) else {}
+    pretext = new_pretext(config, tasks, target_sizes, space).to(worker.device)
+    run = Run(config, decided, about_space(space) | described, pretext, worker)
+    if worker.rank:  # the first process writes for all
+        if (folder / "last.pt").exists():
+            run.restore(folder / "last.pt")
+        return follow(run, corpus)
+    probe = Probe(config, space, worker.device)
     with exclusive(folder, "--save"):
         need_free(folder / "last.pt", config.resume)  # now that nobody else can begin there
         if (folder / "last.pt").exists():
@@ -207,112 +211,6 @@ def new_pretext(
         return Pretext(encoder, tasks, target_sizes, masks, views)
 
 
-class RunFile(TypedDict):
-    """last.pt: what --resume needs beside the bare encoder, by `Run.save`."""
-
-    config: dict[str, Any]
-    pretext: dict[str, torch.Tensor]
-    optimiser: dict[str, Any]
-    step: Annotated[int, msgspec.Meta(ge=1)]
-    losses: list[float]
-    seconds: Annotated[float, msgspec.Meta(ge=0)]
-    generator: torch.Tensor
-    rng: dict[str, Any]
-
-
-class Run:
-    """A pre-training run: all state that a step changes, and its checkpoint; `step` steps are done."""
-
-    def __init__(self, config: Config, decided: dict, space: Space, pretext: Pretext):
-        """decided: the fingerprint of the run."""
-        self.config, self.decided, self.space, self.pretext = config, decided, space, pretext
-        self.device = next(pretext.parameters()).device
-        self.optimiser = torch.optim.AdamW(
-            pretext.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        self.generator = torch.Generator(self.device).manual_seed(mix(config.seed, 2))
-        self.step, self.losses, self.seconds = 0, [], 0.0
-        self.rng = None  # states of torch's own generators, after a restart
-
-    def advance(self, corpus: Corpus) -> dict[str, torch.Tensor]:
-        """Makes one optimiser step on a batch; returns the loss of each task."""
-        config = self.config
-        self.optimiser.param_groups[0]["lr"] = config.lr * warm_cosine(
-            self.step / config.iterations, config.warmup)
-        batch, target = corpus.draw(config.batch_size, self.generator)
-        parts = self.pretext(batch, target, self.generator)
-        loss = total(parts)
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.pretext.parameters(), 5.0)
-        self.optimiser.step()
-        self.losses.append(loss.item())
-        self.step += 1
-        return parts
-
-    @property
-    def tenth(self) -> int:
-        """The number of steps in a tenth of the run."""
-        return max(1, self.config.iterations // 10)
-
-    @property
-    def loss(self) -> float:
-        """The mean loss of the last tenth of the run."""
-        return float(np.mean(self.losses[-self.tenth:]))
-
-    def bare_encoder(self) -> dict:
-        """The part of a checkpoint that other scripts start from: the encoder, no optimiser, no heads."""
-        described = {"ops": list(FEATURES)} if isinstance(self.space, Universal) else {}
-        return {
-            **about_space(self.space),
-            **described,
-            "encoder": encoder_config(self.config),
-            "weights": {name: value.cpu() for name, value in bare_weights(self.pretext.encoder).items()},
-        }
-
-    def save(self, path: Path) -> None:
-        """Writes the bare encoder and all state that --resume needs."""
-        save_checkpoint(
-            path,
-            **self.bare_encoder(),
-            config=dataclasses.asdict(self.config),
-            decided=self.decided,
-            rng=rng_state(),
-            pretext=self.pretext.state_dict(),
-            optimiser=self.optimiser.state_dict(),
-            step=self.step,
-            losses=self.losses,
-            seconds=self.seconds,
-            generator=self.generator.get_state(),
-        )
-
-    def restore(self, path: Path) -> None:
-        """Reads the state of a checkpoint; raises InputError if it is of another run, device or project.
-
-        A finished run goes on to more iterations: the learning rate then follows the cosine of the larger
-        number from the step that was reached, so it rises again.
-        """
-        content = load_checkpoint(path, RunFile)
-        stored, config = content.get("decided", content["config"]), self.config
-        step, planned = content["step"], stored.get("iterations")
-        if step == planned and step < config.iterations:
-            stored = stored | {"iterations": config.iterations}
-            console.print(f"{path}: finished after {step} steps; goes on with the learning rate of step "
-                          f"{step} of {config.iterations}")
-        check_same(stored, self.decided, path, {"data": config.data})
-        if content["rng"].keys() != rng_state().keys():
-            raise InputError(f"{path} was made on another kind of device: resume it with the same --device")
-        if len(content["losses"]) != step or step > config.iterations:
-            raise InputError(f"{path} is damaged ({step} steps, {len(content['losses'])} losses): start anew "
-                             "in another folder")
-        restore_weights(self.pretext, content["pretext"], path)
-        restore_optimiser(self.optimiser, content["optimiser"], path)
-        restore_state(self.generator.set_state, content["generator"], "the state of the batches", path)
-        with seeded(0):
-            restore_state(set_rng_state, content["rng"], "the state of torch's generators", path)
-        self.step, self.losses, self.seconds = step, content["losses"], content["seconds"]
-        self.rng = content["rng"]
-
-
 def train(run: Run, corpus: Corpus, probe: Probe, log: Log) -> None:
     """Makes the remaining steps; logs every tenth of the run, and saves then, at the end and every minute."""
     config, folder = run.config, log.path.parent
@@ -321,13 +219,14 @@ def train(run: Run, corpus: Corpus, probe: Probe, log: Log) -> None:
     with progress_bar() as bar, seeded(config.seed, 3):
         if run.rng:
             set_rng_state(run.rng)
-        line = bar.add_task(f"pretrain {run.space.name}", total=config.iterations, completed=run.step)
+        space = run.about["space"]
+        line = bar.add_task(f"pretrain {space}", total=config.iterations, completed=run.step)
         while run.step < config.iterations:
             parts = run.advance(corpus)
             if not math.isfinite(run.losses[-1]):
                 raise InputError(f"pre-training diverged at step {run.step} (the loss is {run.losses[-1]}): "
                                  f"lower --lr; {folder / 'last.pt'}, if it exists, is from an earlier step")
-            said = f"pretrain {run.space.name} loss {np.mean(run.losses[-50:]):.4f}"
+            said = f"pretrain {space} loss {np.mean(run.losses[-50:]):.4f}"
             bar.update(line, advance=1, description=said)
             due = run.step % run.tenth == 0 or run.step == config.iterations
             if due:
@@ -343,15 +242,25 @@ def train(run: Run, corpus: Corpus, probe: Probe, log: Log) -> None:
     log.close()
 
 
+def follow(run: Run, corpus: Corpus) -> float:
+    """Makes the same steps as the process that writes; returns the mean loss of the last tenth."""
+    run.pretext.train()
+    with seeded(run.config.seed, 3, run.rank):
+        while run.step < run.config.iterations:
+            run.advance(corpus)
+    return run.loss
+
+
 def conclude(run: Run, folder: Path) -> float:
     """Writes result.json and --export, if given; returns the mean loss of the last tenth."""
     config = run.config
     if config.export:
         save_checkpoint(path_of(config.export), **run.bare_encoder())
-    write_json(folder / "result.json", {"space": run.space.name, "steps": config.iterations, "loss": run.loss,
+    space = run.about["space"]
+    write_json(folder / "result.json", {"space": space, "steps": config.iterations, "loss": run.loss,
                                         "seconds": round(run.seconds, 1)})
     output.print(
-        f"{run.space.name}: {config.iterations} steps, loss {run.loss:.4f}; written: {folder / 'last.pt'}")
+        f"{space}: {config.iterations} steps, loss {run.loss:.4f}; written: {folder / 'last.pt'}")
     return run.loss
 
 

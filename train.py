@@ -13,18 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.table import Table
 from torch import distributed
 
 from cifar.images import Images, fetch_archive, read_images
-from cifar.training import CifarRecipe, Training, Worker, fit
+from cifar.training import CifarRecipe, Training, fit
 from runtime.errors import InputError, main_guard
 from runtime.executors import ExecutorSettings, open_executor
 from runtime.files import path_of, write_json
@@ -33,6 +31,7 @@ from runtime.locks import exclusive
 from runtime.log import mean_std, output, plus_minus, progress_bar
 from runtime.seeding import choose_device
 from runtime.settings import by_content, check_same, command_of, fingerprint, parse, parse_seeds, setting
+from runtime.workers import Worker, open_worker, processes
 from spaces.darts import DARTS, NAMED, Genotype, architecture_of
 
 SPACE = DARTS()
@@ -62,7 +61,7 @@ def main(argv: list[str] | None = None) -> dict | None:
     folder = path_of(config.save)
     if (folder / "config.json").exists() and not config.resume:
         raise InputError(f"{folder} holds a training already: go on with --resume or give another --save")
-    with processes(config) as worker:
+    with worker_of(config) as worker:
         if worker.rank == 0 and config.download:
             fetch_archive(config.data)
         decided = decided_by(config, genotype) if worker.rank == 0 else {}  # unpacks an archive, once
@@ -113,24 +112,13 @@ def read_data(config: Config) -> tuple[Images, Images]:
 
 
 @contextlib.contextmanager
-def processes(config: Config) -> Iterator[Worker]:
+def worker_of(config: Config) -> Iterator[Worker]:
     """Yields this process's worker: the only one, or one of torchrun's, which share each batch."""
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks > 1 and config.apart:
+    if processes() > 1 and config.apart:
         raise InputError(
             "torchrun shares each batch, --jobs and --executor ray share the seeds: use one of the two")
-    if ranks == 1:
-        yield Worker(choose_device(config.device, config.threads))
-        return
-    own = f"cuda:{os.environ['LOCAL_RANK']}" if torch.cuda.is_available() else "cpu"
-    device = choose_device(own if config.device == "auto" else config.device, config.threads)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Worker(device, distributed.get_rank(), ranks)
-    finally:
-        distributed.destroy_process_group()
+    with open_worker(config.device, config.threads) as worker:
+        yield worker
 
 
 def train_here(config: Config, seed: int, worker: Worker, data: tuple[Images, Images]) -> dict:

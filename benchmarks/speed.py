@@ -52,6 +52,7 @@ from runtime.files import path_of, write_json
 from runtime.log import command_line, console, output, progress_bar, provenance
 from runtime.seeding import DeviceSettings, choose_device, device_name, synchronise
 from runtime.settings import parse, setting
+from runtime.workers import Worker
 from spaces.labels.read import read_labels
 
 MASKED = 0.5  # share of the operations
@@ -167,8 +168,8 @@ def pretraining(base_model: str, batch_size: int) -> Callable[[Config, torch.dev
         table = Batch.of(space.table(20_000, np.random.default_rng(0))).to(device)
         settings = pretrain.Config(base_model=base_model, tasks="mask", batch_size=size, mask_ratio=MASKED,
                                    iterations=10**6, **SIZES[base_model])
-        run = pretrain.Run(settings, {}, space, pretrain.new_pretext(
-            settings, ("mask",), {}, space).to(device))
+        pretext = pretrain.new_pretext(settings, ("mask",), {}, space).to(device)
+        run = pretrain.Run(settings, {}, {}, pretext, Worker(device))
         corpus = Corpus([table], [None], [1.0])
         run.pretext.train()
         if base_model == "gat":

@@ -24,12 +24,13 @@ from rich.table import Table
 
 from cifar.augment import MEAN, PADDING, STD, augmented, padded
 from cifar.images import Images, read_images
-from cifar.training import CifarRecipe, Training, Worker
+from cifar.training import CifarRecipe, Training
 from runtime.errors import main_guard
 from runtime.files import write_json
 from runtime.log import output, progress_bar
 from runtime.seeding import choose_device, device_name, synchronise
 from runtime.settings import parse, setting
+from runtime.workers import Worker
 from spaces.darts import architecture_of
 
 

@@ -26,11 +26,12 @@ import numpy as np
 
 from cifar.images import random_halves, read_images
 from cifar.network import SMALLEST
-from cifar.training import CifarRecipe, Diverged, Training, Worker, fit
+from cifar.training import CifarRecipe, Diverged, Training, fit
 from runtime.errors import InputError
 from runtime.files import path_of
 from runtime.seeding import choose_device, device_name
 from runtime.settings import checked, fingerprint, setting, stored_settings
+from runtime.workers import Worker
 from spaces.darts import DARTS
 from spaces.oracles.trained import Setup, TrainedOracle, TrainingLine
 

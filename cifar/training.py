@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import msgspec
 import torch
@@ -39,6 +39,7 @@ from runtime.guarded import checked, read_json
 from runtime.log import Log
 from runtime.seeding import DeviceSettings, device_name, mix, seeded
 from runtime.settings import check_same, fingerprint, setting
+from runtime.workers import Worker
 
 AT_ONCE = 500  # images per batch of an evaluation
 
@@ -81,14 +82,6 @@ class CifarRecipe(DeviceSettings):
         3.0, "minutes between two checkpoints, at most; every epoch ends with one, too",
         within=(0, math.inf), role="output")
     tensorboard: bool = setting(True, "write TensorBoard curves", role="output")
-
-
-class Worker(NamedTuple):
-    """A process of a training: its device, its number, and how many processes share each batch."""
-
-    device: torch.device
-    rank: int = 0
-    ranks: int = 1
 
 
 Plain = str | int | float | bool | None

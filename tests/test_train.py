@@ -1,25 +1,22 @@
 """train.py and cifar/training.py: exact restarts, data parallel, clear errors."""
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 import train
 from cifar.augment import padded
-from cifar.training import CifarRecipe, Training, Worker, fingerprint_of
+from cifar.training import CifarRecipe, Training, fingerprint_of
 from runtime.errors import InputError, main_guard
 from runtime.settings import parse
+from runtime.workers import Worker
 from spaces import darts
 from spaces.darts import architecture_of
 from toys.cifar import SMALL, Killed, parallel_recipe, pictures, write
+from toys.processes import free_port, run_two
 
 CPU = Worker(torch.device("cpu"))
 TINY = [word for name, value in SMALL.items() if name != "auxiliary" for word in (f"--{name}", str(value))]
@@ -271,10 +268,11 @@ WORKER = """
 import os, sys, torch, train
 from cifar.augment import padded
 from cifar.training import Training
+from runtime.workers import open_worker
 from spaces import darts
 from toys.cifar import parallel_recipe, pictures
 folder, port, *flags = sys.argv[1:]
-with train.processes(train.Config(device="cpu", threads=1)) as worker:
+with open_worker("cpu", 1) as worker:
     training = Training(parallel_recipe(), darts.NAMED["DARTS_V2"], 0, worker)
     data, step = pictures(13, 0), torch.arange(13)
     training.gradient(padded(data.pixels), data.labels, step.tensor_split(2)[worker.rank], 13)
@@ -284,26 +282,13 @@ train.main(flags)
 """
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def parallel(tmp_path_factory, data) -> Path:
     """What two processes started as by torchrun leave: their gradients of one step, and a whole training in
     a/."""
     folder = tmp_path_factory.mktemp("parallel")
     flags = ["--data", str(data), "--save", str(folder / "a"), *TINY, "--epochs", "2"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "MASTER_ADDR": "127.0.0.1",
-                                "MASTER_PORT": free_port(), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, "-c", WORKER, str(folder), free_port(), *flags]
-    workers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
-                                env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
-                                for rank in range(2)]
-    ends = [worker.communicate(timeout=300)[1] for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0], ends
+    run_two(WORKER, str(folder), free_port(), *flags)
     return folder
 
 

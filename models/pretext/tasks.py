@@ -24,6 +24,7 @@ from models.batch import Batch
 from models.pretext.contrast import Contrast
 from models.pretext.masked import Edges, MaskedOperations
 from models.pretext.regression import TARGETS, PropertyRegression
+from models.pretext.shared import SharedEncoder
 from models.pretext.two_view import CONTRASTIVE, ViewSettings
 from runtime.errors import InputError
 
@@ -91,14 +92,17 @@ class Pretext(nn.Module):
         names = dict.fromkeys("regressed" if task in TARGETS else task for task in tasks)
         self.tasks = nn.ModuleDict({name: make[name]() for name in names})
 
-    def forward(self, batch: Batch, target: torch.Tensor | None,
-                generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """target float[B, V, T]: the rows of the batch in the `target_tables` of the tasks in TARGETS."""
-        losses = {}
+    def forward(self, batch: Batch, target: torch.Tensor | None, generator: torch.Generator,
+                shared: SharedEncoder | None = None) -> dict[str, torch.Tensor]:
+        """target float[B, V, T]: the rows of the batch in the `target_tables` of the tasks in TARGETS.
+
+        shared: the encoder, if several processes share each batch.
+        """
+        losses, encoder = {}, shared or self.encoder
         for name, task in self.tasks.items():
             share = 1.0 if self.alone else TASK_WEIGHTS.get(name, TaskWeight()).share
             some = batch.rows(slice(max(1, int(batch.num_graphs * share))))
-            losses |= task(self.encoder, some, target, generator)
+            losses |= task(encoder, some, target, generator)
         return losses
 
 
