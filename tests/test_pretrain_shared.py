@@ -8,7 +8,7 @@ import torch
 
 import pretrain
 from models.pretext.shared import SharedEncoder
-from toys.processes import free_port, run_two
+from toys.torchrun import free_port, run_two
 
 FLAGS = ["--space", "nasbench101", "--archs", "120", "--batch_size", "33", "--iterations", "6",
          "--dropout", "0", "--device", "cpu", "--threads", "1", "--no-tensorboard", "--width", "16",

@@ -16,7 +16,7 @@ from runtime.workers import Worker
 from spaces import darts
 from spaces.darts import architecture_of
 from toys.cifar import SMALL, Killed, parallel_recipe, pictures, write
-from toys.processes import free_port, run_two
+from toys.torchrun import free_port, run_two
 
 CPU = Worker(torch.device("cpu"))
 TINY = [word for name, value in SMALL.items() if name != "auxiliary" for word in (f"--{name}", str(value))]
