@@ -24,6 +24,8 @@ takes beyond what it starts with. Networks have random weights, which changes no
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import tempfile
 import threading
 import time
@@ -157,7 +159,8 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> float:
 def resident() -> float:
     """MiB of this process in memory; 0 where the system does not say."""
     statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * 4096 / 2**20 if statm.exists() else 0.0
+    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20 if pages else 0.0
 
 
 # Stages -----------------------------------------------------------------------------------------------------
@@ -254,10 +257,10 @@ def training(config: Config, device: torch.device) -> Stage:
     data = Images(torch.from_numpy(rng.integers(0, 256, (config.images, 32, 32, 3), np.uint8)),
                   torch.from_numpy(rng.integers(0, 10, config.images)))
     settings = dataclasses.replace(
-        train.parse(train.Config, ["--threads", str(config.threads), "--device", config.device], ""),
+        parse(train.Config, ["--threads", str(config.threads), "--device", config.device], ""),
         cutout=16, drop_path_prob=0.0, workers=0)
     sides = [make(settings, data, device) for make in (train.ours, train.classic)]
-    turns = [iter(range(10**6)), iter(range(10**6))]
+    turns = itertools.count(), itertools.count()
     return Stage(*(lambda side=side, turn=turn: side(next(turn)) for side, turn in zip(sides, turns)),
                  config.images, "images")
 
