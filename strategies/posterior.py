@@ -165,6 +165,7 @@ class Process:
 
     def __init__(self, predictor: SearchPredictor, known: Archs, label: np.ndarray, candidates: Archs | None):
         self.predictor, self.mean, self.std, self.history = predictor, 0.0, 1.0, known
+        self.seen = {}  # {key: (features of a look, row)}
         # The history is embedded anew each round, unless the whole pool was: in another batch floats round
         # differently.
         seen = predictor.knowledge.of(known)  # [n, P] each
@@ -180,7 +181,9 @@ class Process:
         if knowledge.listing is not None and knowledge.listing.has(archs):
             mean, std = self.of_listing[:, knowledge.listing.rows(archs)]  # [B] each
         else:
-            mean, std = torch.cat(self.process.posterior(knowledge.of(archs))).double().cpu().numpy()
+            features = knowledge.of(archs)
+            self.seen |= {key: (features, row) for row, key in enumerate(archs)}
+            mean, std = torch.cat(self.process.posterior(features)).double().cpu().numpy()
         return (mean - self.mean) / self.std, std / self.std
 
     @cached_property
@@ -200,7 +203,13 @@ class Process:
 
     def covariance(self, archs: Archs) -> np.ndarray:
         """float[B, B]: of the function at the architectures."""
-        return self.process.posterior_covariance(self.predictor.knowledge.of(archs))[0].numpy() / self.std**2
+        if archs.keys() <= self.seen.keys():
+            rows = [self.seen[key] for key in archs]
+            features = {name: torch.stack([known[name][row] for known, row in rows])
+                        for name in self.predictor.knowledge.scales}
+        else:
+            features = self.predictor.knowledge.of(archs)
+        return self.process.posterior_covariance(features)[0].numpy() / self.std**2
 
 
 class Surrogate:

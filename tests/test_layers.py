@@ -8,6 +8,7 @@ from torch import nn
 
 from models.encoders.layers import (
     Attention,
+    Chosen,
     Dropout,
     LayerNorm,
     Linear,
@@ -25,6 +26,7 @@ ATTENDED = {  # name: (shape of query, key and value: [..., V, d], shape of the 
     "heads and graphs": ((2, 3, 4, 2), (2, 3, 4, 4)),
     "members": ((2, 2, 2, 3, 2), (2, 2, 2, 3, 3)),
     "long": ((1, 2, 9, 5), (1, 2, 9, 9)),
+    "by the softmax of torch": ((2, 17, 2), (2, 17, 17)),
 }
 BROADCAST = {  # biases with fewer entries than there are logits
     "over heads": ((2, 3, 4, 2), (1, 3, 4, 4)),
@@ -198,6 +200,20 @@ def test_one_hot_is_that_of_torch(dim):
     codes = torch.randint(5, (3, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     expected = F.one_hot(codes.long(), 5).double().movedim(-1, dim)
     assert torch.equal(one_hot(codes, 5, torch.float64, dim), expected)
+
+
+@pytest.mark.parametrize("members", [(), (1,), (3,)])
+def test_columns_are_chosen_alike_with_and_without_gradients(members):
+    codes = torch.randint(5, (*members, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    weight = random(*members, 2, 5)
+    last = Chosen(codes, 5).along_last(weight)  # [M, 4, 6, 2]
+    first = Chosen(codes.flatten(-2), 5).along_first(weight)  # [M, 2, 24]
+    expected = F.one_hot(codes.long(), 5).double() @ weight.mT[..., None, :, :]
+    assert torch.equal(last, expected)
+    assert torch.equal(first, expected.flatten(-3, -2).mT)
+    with torch.no_grad():
+        assert torch.equal(Chosen(codes, 5).along_last(weight), last)
+        assert torch.equal(Chosen(codes.flatten(-2), 5).along_first(weight), first)
 
 
 def test_an_average_is_weighted_and_of_nothing_is_zero():

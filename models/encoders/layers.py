@@ -12,6 +12,8 @@ from torch import nn
 
 from runtime.seeding import GOLDEN, scramble
 
+SHORT = 16  # vertices below which torch's own softmax, one row at a time, is the slower
+
 
 def affine(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """x [..., P], weight [Q, P], bias [Q] -> [..., Q].
@@ -117,8 +119,11 @@ class Attention(torch.autograd.Function):
         query, key, value = split
         ctx.scale = split.shape[-1] ** -0.5
         weight = (query @ key.mT).mul_(ctx.scale).add_(bias)  # [..., V, V]
-        weight.sub_(weight.amax(-1, keepdim=True)).exp_()
-        weight.div_(weight.sum(-1, keepdim=True))
+        if weight.shape[-1] < SHORT:
+            weight.sub_(weight.amax(-1, keepdim=True)).exp_()
+            weight.div_(weight.sum(-1, keepdim=True))
+        else:
+            weight = weight.softmax(-1)
         ctx.save_for_backward(split, weight)
         return weight @ value
 
@@ -138,6 +143,39 @@ def one_hot(codes: torch.Tensor, classes: int, dtype: torch.dtype, dim: int = -1
     shape[dim] = classes
     each = torch.arange(classes, dtype=codes.dtype, device=codes.device).view(shape)
     return (codes == each).view(torch.uint8).to(dtype)  # five times as fast as from bool
+
+
+class Chosen:
+    """Columns of weights, one for each of the uint8 codes [...]; K classes.
+
+    Where something learns, by a matmul with one-hot rows, as the backward of a lookup is a scatter, which
+    is slow; elsewhere by a lookup. Both give the same numbers.
+    """
+
+    def __init__(self, codes: torch.Tensor, classes: int):
+        self.codes, self.classes, self._dense = codes, classes, {}
+
+    def dense(self, dtype: torch.dtype, dim: int) -> torch.Tensor:
+        """The one-hot rows, computed once."""
+        if (dtype, dim) not in self._dense:
+            self._dense[dtype, dim] = one_hot(self.codes, self.classes, dtype, dim)
+        return self._dense[dtype, dim]
+
+    def along_last(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight [Q, K] -> [..., Q]. Stacked: [M, Q, K] and codes [M, ...] -> [M, ..., Q]."""
+        if torch.is_grad_enabled():
+            return affine(self.dense(weight.dtype, -1), weight)
+        codes, rows = self.codes.int(), weight.mT.reshape(-1, weight.shape[-2])  # [M K, Q]
+        if weight.dim() == 3:
+            member = torch.arange(len(weight), dtype=torch.int32, device=codes.device)
+            codes = codes + self.classes * member.view(-1, *[1] * (codes.dim() - 1))
+        return F.embedding(codes, rows)
+
+    def along_first(self, weight: torch.Tensor) -> torch.Tensor:
+        """weight [Q, K] and codes [N] -> [Q, N]. Stacked: [M, Q, K] and [M, N] -> [M, Q, N]."""
+        if torch.is_grad_enabled():
+            return weight @ self.dense(weight.dtype, -2)
+        return weight.gather(-1, self.codes.long().unsqueeze(-2).expand(*weight.shape[:-1], -1))
 
 
 def average(h: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

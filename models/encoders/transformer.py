@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from models.batch import RELATIONS, Batch, relations
-from models.encoders.layers import Attention, Dropout, LayerNorm, Linear, affine, average, one_hot
+from models.encoders.layers import Attention, Chosen, Dropout, LayerNorm, Linear, average
 
 
 class GraphTransformer(nn.Module):
@@ -29,8 +29,7 @@ class GraphTransformer(nn.Module):
     def __init__(self, operations: int, width: int = 64, layers: int = 4, heads: int = 4,
                  dropout: float = 0.0, direction: bool = True):
         super().__init__()
-        # Row K is the learned mask token. A matmul with one-hot rows trains faster than a lookup, whose
-        # backward pass is a scatter.
+        # row K is the learned mask token
         self.embed_op = Linear(operations + 1, width, bias=False)
         self.embed_mark = Linear(2, width, bias=False)
         self.layers = nn.ModuleList(Layer(operations + 1, width, heads, dropout) for _ in range(layers))
@@ -44,17 +43,17 @@ class GraphTransformer(nn.Module):
     def forward(self, batch: Batch, masked: torch.Tensor | None = None) -> torch.Tensor:
         """-> h [B, V, D]. The learned mask token replaces the operation where masked bool[B, V] is True."""
         ops = batch.ops if masked is None else batch.ops.masked_fill(masked, self.operations)  # [B, V]
-        dtype = self.embed_op.weight.dtype
-        op = one_hot(ops, self.operations + 1, dtype)  # [B, V, K+1]
+        op = Chosen(ops, self.operations + 1)  # [B, V]
         adj, relation = batch.adj, batch.relation  # [B, V, V] each
         if not self.direction:
             adj = torch.maximum(adj, adj.mT)
             relation = relations(adj)
-        adj = adj.to(dtype)
+        adj = adj.to(self.embed_op.weight.dtype)
         relation = relation.masked_fill(
             ~batch.node_mask[..., None, :], RELATIONS)  # [B, V, V]: one more where j is padding
-        relation = one_hot(relation.flatten(-3), RELATIONS + 1, dtype, dim=-2)  # [R+1, B V V]
-        h = self.embed_op(op) + self.embed_mark(one_hot(batch.marks, 2, dtype))  # [B, V, D]
+        relation = Chosen(relation.flatten(-3), RELATIONS + 1)  # [B V V]
+        h = op.along_last(self.embed_op.weight) + Chosen(batch.marks, 2).along_last(
+            self.embed_mark.weight)  # [B, V, D]
         for layer in self.layers:
             h = layer(h, op, adj, relation)
         return self.norm(h)
@@ -87,7 +86,7 @@ class Layer(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, x, op, adj, relation):
-        """x [B, V, D]; op one-hot [B, V, K+1]; adj [B, V, V]; relation one-hot [R+1, B V V] -> [B, V, D]."""
+        """x [B, V, D]; op chosen of K+1, [B, V]; adj [B, V, V]; relation of R+1, [B V V] -> [B, V, D]."""
         x = x + self.dropout(self.attend(self.norm_attention(x), relation))
         return x + self.dropout(self.send(self.norm_message(x), op, adj))
 
@@ -95,12 +94,12 @@ class Layer(nn.Module):
         split = self.query_key_value(x).unflatten(-1, (3, self.heads, -1))  # [B, V, 3, H, d]
         split = split.movedim((-3, -2), (0, -4)).contiguous()  # [3, H, B, V, d]
         weight = F.pad(self.relation_bias.weight, (0, 1), value=-1e9)  # [H, R+1]: padding is not read
-        bias = weight @ relation  # [H, B V V]
+        bias = relation.along_first(weight)  # [H, B V V]
         mixed = Attention.apply(split, bias.view(*split.shape[1:-1], -1))  # [H, B, V, d]
         return self.merge(mixed.movedim(-4, -2).flatten(-2))  # [B, V, D]
 
     def send(self, x, op, adj):
         own, down, up = self.message(x).chunk(3, dim=-1)  # [B, V, D] each
-        gate_down, gate_up = affine(op, self.gate.sigmoid().mT).chunk(2, dim=-1)  # [B, V, D] each
+        gate_down, gate_up = op.along_last(self.gate.sigmoid().mT).chunk(2, dim=-1)  # [B, V, D] each
         received = own.addcmul(gate_down, adj.mT @ down).addcmul(gate_up, adj @ up)  # [B, V, D]
         return self.update(F.gelu(received))

@@ -16,10 +16,11 @@ from models.features.paths import adjacency_features
 from models.features.properties import of_cells, vertex_facts
 from models.features.vocabulary import Vocabulary
 from models.predictor.prior import Prior
+from runtime.threads import on_pieces
 
 REFERENCE = 2000  # unlabelled cells over which features and scores are standardised
 ALWAYS = ("properties", "places", "facts")  # features that need neither a prior nor an encoder
-CHUNK = 16384  # graphs at a time
+PIECES = 4  # of an encoder, that analytic features read at a time
 Features = dict[str, torch.Tensor]
 
 
@@ -40,20 +41,23 @@ class Background(nn.Module):
     @torch.no_grad()
     def forward(self, table: Batch, chunk: int | None = None) -> Features:
         """N graphs -> {name: float[N, P]}. chunk: graphs that the encoder reads at a time."""
-        cells, known = range(int(table.marks.max()) + 1), {"properties": [], "places": [], "facts": []}
-        for rows in torch.arange(table.num_graphs, device=table.ops.device).split(CHUNK):
-            piece = table.rows(rows)
+        cells = range(int(table.marks.max()) + 1)
+        rows = torch.arange(table.num_graphs, device=table.ops.device)
+
+        def analytic(some: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            piece = table.rows(some)
             facts = vertex_facts(piece, self.vocabulary)  # once for two features
-            known["properties"].append(of_cells(piece, self.vocabulary, facts, cells))
-            known["places"].append(adjacency_features(piece, len(self.vocabulary)))
-            known["facts"].append(facts_of(piece, self.vocabulary, facts))
-        known = {name: torch.cat(pieces) for name, pieces in known.items()}
+            return (of_cells(piece, self.vocabulary, facts, cells),
+                    adjacency_features(piece, len(self.vocabulary)), facts_of(piece, self.vocabulary, facts))
+
+        pieces = on_pieces(analytic, rows.split(PIECES * table.piece))
+        known = dict(zip(ALWAYS, map(torch.cat, zip(*pieces))))
         if self.prior is not None:
             known["prior"] = self.prior.of_facts(known["facts"])[:, None]
         if self.encoder is not None:
             self.encoder.eval()
-            rows = torch.arange(table.num_graphs, device=table.ops.device).split(chunk or table.piece)
-            known["embedding"] = torch.cat([self.encoder.embed(table.rows(piece)) for piece in rows])
+            known["embedding"] = torch.cat(on_pieces(
+                lambda piece: self.encoder.embed(table.rows(piece)), rows.split(chunk or table.piece)))
         return known
 
     def offset(self, table: Batch) -> torch.Tensor:

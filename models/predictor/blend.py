@@ -11,6 +11,7 @@ from models.batch import Batch
 from models.predictor.background import Background, reference_cells
 from models.predictor.ensemble import Ensemble
 from models.predictor.gaussian_process import GaussianProcess
+from runtime.threads import on_pieces
 
 
 class BlendedPredictor(nn.Module):
@@ -47,7 +48,8 @@ class BlendedPredictor(nn.Module):
         some = reference_cells(table)
         pieces = torch.arange(some.num_graphs, device=table.ops.device).split(
             max(1, (chunk or table.piece) // self.ensemble.size))
-        scores = torch.cat([self.both_scores(some.rows(piece)) for piece in pieces], dim=-1)  # [2, S, R]
+        scores = torch.cat(on_pieces(lambda piece: self.both_scores(some.rows(piece)), pieces,
+                                     self.ensemble.accepts_stacked_parameters), dim=-1)  # [2, S, R]
         self.scale = torch.stack([scores.mean(-1), scores.std(-1).clamp(min=1e-6)])  # [2, 2, S]
         return self
 

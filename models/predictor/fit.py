@@ -33,6 +33,7 @@ from models.predictor.prior import load_prior
 from runtime.errors import InputError
 from runtime.seeding import mix, seeded
 from runtime.settings import setting
+from runtime.threads import on_pieces
 
 FEW = 10  # labels up to which the Gaussian process, with the prior as its mean, ranks alone
 
@@ -353,12 +354,12 @@ def prior_offset(scale: Scale, process: GaussianProcess | None, seeds: int) -> t
 
 # Scoring: eval mode and no gradients, always through `score_in_chunks` --------------------------------------
 
-@torch.no_grad()
 def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Tensor:
     """rows [M, n] -> embeddings [M, n, D'], in eval mode."""
     ensemble.eval()
     pieces = rows.split(max(1, 1024 // ensemble.size), dim=1)
-    return torch.cat([ensemble(table.rows(piece), method="embed") for piece in pieces], dim=1)
+    return torch.cat(on_pieces(lambda piece: ensemble(table.rows(piece), method="embed"), pieces,
+                               ensemble.accepts_stacked_parameters), dim=1)
 
 
 def score_ensemble(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None,
@@ -369,7 +370,7 @@ def score_ensemble(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = N
     """
     ensemble.eval()
     return score_in_chunks(lambda batch: ensemble(batch.expand(ensemble.size)), table, rows,
-                           (chunk or table.piece) // ensemble.size)
+                           (chunk or table.piece) // ensemble.size, ensemble.accepts_stacked_parameters)
 
 
 def score_cells(predictor: BlendedPredictor, table: Batch, rows: np.ndarray | None = None,
@@ -379,14 +380,18 @@ def score_cells(predictor: BlendedPredictor, table: Batch, rows: np.ndarray | No
     chunk: graphs x members at a time, at most.
     """
     predictor.eval()
-    size = 1 if predictor.ensemble is None else predictor.ensemble.size
-    return score_in_chunks(predictor, table, rows, (chunk or table.piece) // size)
+    size, together = (1, True) if predictor.ensemble is None else (
+        predictor.ensemble.size, predictor.ensemble.accepts_stacked_parameters)
+    return score_in_chunks(predictor, table, rows, (chunk or table.piece) // size, together)
 
 
-@torch.no_grad()
 def score_in_chunks(scorer: Callable[[Batch], torch.Tensor], table: Batch, rows: np.ndarray | None,
-                    size: int) -> np.ndarray:
-    """The scores float[..., N] by `scorer` of the graphs `rows` of the table, at most `size` at a time."""
+                    size: int, together: bool) -> np.ndarray:
+    """The scores float[..., N] by `scorer` of the graphs `rows` of the table, at most `size` at a time.
+
+    together: whether several threads may call the scorer.
+    """
     rows = torch.arange(table.num_graphs) if rows is None else torch.as_tensor(rows)
     pieces = rows.to(table.ops.device).split(max(1, size))
-    return torch.cat([scorer(table.rows(piece)).cpu() for piece in pieces], dim=-1).numpy()
+    scores = on_pieces(lambda piece: scorer(table.rows(piece)).cpu(), pieces, together)
+    return torch.cat(scores, dim=-1).numpy()
