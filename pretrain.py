@@ -123,6 +123,9 @@ class Config(DeviceSettings):
         True, "DARTS spaces: mark vertices as normal or reduction cell (off = the paper's graph)")
     seed: int = setting(
         0, "seed of weights, architectures, batches and masks", within=(0, math.inf), role="data")
+    compile: bool = setting(
+        False, "torch.compile the encoder: a start of up to minutes, then faster steps; where no compiler "
+        "works, nothing changes", role="machine")
     resume: bool = setting(False, "continue from last.pt in --save, if it exists", role="output")
     labels: str = setting(
         "", "label table for a small fine-tuning probe after each tenth of the run; it is logged and chooses "
@@ -168,6 +171,8 @@ def pretrain(config: Config, worker: Worker) -> float:
     corpus = Corpus(tables, targets, space.shares if isinstance(space, Universal) else [1.0])
     described = {"ops": list(FEATURES)} if isinstance(space, Universal) else {}
     pretext = new_pretext(config, tasks, target_sizes, space).to(worker.device)
+    if config.compile:
+        compile_encoder(pretext.encoder)
     run = Run(config, decided, about_space(space) | described, pretext, worker)
     if worker.rank:  # the first process writes for all
         if (folder / "last.pt").exists():
@@ -209,6 +214,12 @@ def new_pretext(
         else:
             encoder = build_encoder(encoder_config(config), len(space.ops))
         return Pretext(encoder, tasks, target_sizes, masks, views)
+
+
+def compile_encoder(encoder: torch.nn.Module) -> None:
+    """Compiles it in place, at the next call; its weights keep their names."""
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+    encoder.compile()
 
 
 def train(run: Run, corpus: Corpus, probe: Probe, log: Log) -> None:

@@ -74,6 +74,7 @@ class Config(DeviceSettings):
     epochs: int = setting(0, "finetune: passes over the labels (0 = the default)", within=(0, 10**4))
     queries: int = setting(150, "search: queries", within=(25, 15_000))
     images: int = setting(320, "train: images per turn", within=(32, 50_000), role="data")
+    compile: bool = setting(False, "pretrain: torch.compile ours", role="machine")
     json: str = setting("", "file of the JSON record", role="output")
 
 
@@ -172,6 +173,8 @@ def pretraining(base_model: str, batch_size: int) -> Callable[[Config, torch.dev
         settings = pretrain.Config(base_model=base_model, tasks="mask", batch_size=size, mask_ratio=MASKED,
                                    iterations=10**6, **SIZES[base_model])
         pretext = pretrain.new_pretext(settings, ("mask",), {}, space).to(device)
+        if config.compile:
+            pretrain.compile_encoder(pretext.encoder)
         run = pretrain.Run(settings, {}, {}, pretext, Worker(device))
         corpus = Corpus([table], [None], [1.0])
         run.pretext.train()

@@ -25,7 +25,7 @@ from models.batch import RELATIONS, Batch
 # The paper's encoder, sparse --------------------------------------------------------------------------------
 
 class SparseGAT(nn.Module):
-    """The paper's GAT on sparse graphs: skips, norms and activations as in `models.encoders.gnn.GAT`."""
+    """The paper's GAT on sparse graphs: skips, norms and activations as in `models.encoders.gat.GAT`."""
 
     def __init__(self, operations: int, width: int, layers: int, heads: int, dropout: float):
         super().__init__()

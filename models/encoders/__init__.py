@@ -10,7 +10,7 @@ from runtime.errors import InputError
 
 ENCODERS = {  # name: (module, class), imported on use: torch-geometric takes seconds to import
     "transformer": ("models.encoders.transformer", "GraphTransformer"),
-    "gat": ("models.encoders.gnn", "GAT"),
+    "gat": ("models.encoders.gat", "GAT"),
     "gcn": ("models.encoders.gnn", "GCN"),
     "npnas": ("models.encoders.published", "NPNAS"),
     "gates": ("models.encoders.published", "GATES"),

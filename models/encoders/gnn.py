@@ -1,7 +1,7 @@
-"""The paper's encoder (GAT) and its ablation (GCN), on torch-geometric's dense layers.
+"""Message passing with the paper's skips, and its ablation (GCN), on torch-geometric's dense layer.
 
-Messages run along the edges in both directions and along self loops, so neither encoder can tell forward from
-backward.
+Messages run along the edges in both directions and along self loops, so no such encoder can tell forward from
+backward. The paper's own, the GAT, is in models/encoders/gat.py.
 """
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ with warnings.catch_warnings():  # torch-geometric still calls torch.jit.script 
     from torch_geometric.nn import DenseGATConv, DenseGCNConv
 
 from models.batch import Batch
-from models.encoders.layers import MemberDropout, average
+from models.encoders.layers import Dropout, average
+
+__all__ = ["GCN", "DenseGATConv", "MessagePassing"]  # DenseGATConv: for models.encoders.gat
 
 
 class MessagePassing(nn.Module):
@@ -36,7 +38,7 @@ class MessagePassing(nn.Module):
         self.convolutions = nn.ModuleList(self.convolution(width, heads) for _ in range(layers))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(layers))
         self.activations = nn.ModuleList(nn.PReLU() for _ in range(layers))
-        self.dropout = MemberDropout(dropout)
+        self.dropout = Dropout(dropout)
         self.operations, self.width, self.readout_width = operations, width, width
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -68,13 +70,6 @@ class MessagePassing(nn.Module):
     def readout(self, h: torch.Tensor, batch: Batch) -> torch.Tensor:
         """h [B, V, D] -> g [B, D]: the mean over the real vertices."""
         return average(h, batch.node_mask.to(h.dtype))
-
-
-class GAT(MessagePassing):
-    """Graph attention (Velickovic et al., ICLR 2018), `heads` heads of width D / heads each."""
-
-    def convolution(self, width: int, heads: int) -> nn.Module:
-        return DenseGATConv(width, width // heads, heads=heads)
 
 
 class GCN(MessagePassing):
