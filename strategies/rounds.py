@@ -78,6 +78,7 @@ class Chooser:
         self.schedule, self.pool, self.strategy, self.predictor = schedule, pool, strategy, predictor
         self.climbs = climbs
         self.by_prior = by_prior and predictor is not None and predictor.has_prior
+        self.on_surface: Callable[[Surface], None] = lambda surface: None  # for whoever watches
 
     def choose(
         self, t: int, history: list[Query], n: int
@@ -125,6 +126,7 @@ class Chooser:
             surface.look(self.pool.unparsed())
         elif self.climbs:
             climb(surface, self.pool, self.climbs)
+        self.on_surface(surface)
         choose = choose_batch if self.strategy.batch and surrogate.has_process else choose_highest
         picks = [(surface.archs[key] or self.pool.space.parse(key), score)
                  for key, score in choose(surface, n)]

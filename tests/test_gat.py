@@ -25,8 +25,8 @@ def encoder() -> GAT:
 
 def by_layers(made: GAT, batch: Batch, masked: torch.Tensor) -> torch.Tensor:
     """h [B, V, D] by the layers of torch and torch-geometric."""
-    op = made.embed_op(F.one_hot(batch.ops.long(), made.operations).double()).masked_fill(masked[..., None], 0)
-    op = op + made.embed_mark(F.one_hot(batch.marks.long(), 2).double())
+    op = made.embed_op(F.one_hot(batch.ops.long(), made.operations).double())
+    op = op.masked_fill(masked[..., None], 0) + made.embed_mark(F.one_hot(batch.marks.long(), 2).double())
     adj, earlier = (batch.adj + batch.adj.mT).double(), 0.0
     for skip, convolve, norm, activate in zip(made.skips, made.convolutions, made.norms, made.activations):
         h = activate(norm(convolve(skip(op) + earlier, adj, batch.node_mask)))
