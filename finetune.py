@@ -31,15 +31,9 @@ from models.checkpoint import about_space
 from models.metrics import kendall_tau, precision_at, regret_at, spearman_rho
 from models.predictor.blend import BlendedPredictor
 from models.predictor.file import load_encoder_or_predictor, load_predictor, save_predictor
-from models.predictor.fit import (
-    Examples,
-    PredictorRecipe,
-    encoder_of,
-    fit_predictor,
-    predictor_steps,
-    score_cells,
-)
+from models.predictor.fit import Examples, encoder_of, score_cells
 from models.predictor.prior import prior_digest
+from models.predictor.self_training import TaughtRecipe, all_steps, fit_and_teach
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of, write_json, write_text
@@ -68,7 +62,7 @@ GROUP = 5  # seeds fitted at once and kept if a run is interrupted; with 5 membe
 
 
 @dataclass
-class Config(PredictorRecipe, DeviceSettings, LabelSettings):
+class Config(TaughtRecipe, DeviceSettings, LabelSettings):
     space: str = setting("nasbench201", spaces.HELP, role="data")
     save: str = setting(
         "runs/finetune/default", "folder for result.json, predictor.pt, config.json and log.jsonl",
@@ -173,7 +167,7 @@ class Run:
         with progress_bar() as bar:
             n = self.config.finetune_train_samples
             task = bar.add_task(f"fit {len(seeds)} x {n} labels",
-                                total=len(groups) * predictor_steps(self.config, n))
+                                total=len(groups) * all_steps(self.config, n))
             for group in groups:
                 began = time.time()
                 predictors.append(self.fitted([splits[seed] for seed in group], group, folder,
@@ -196,8 +190,8 @@ class Run:
         path = folder / "parts" / f"{'-'.join(map(str, seeds))}.pt"
         if not path.exists():
             examples = examples_of(self.labels, self.protocol, splits, self.table, seeds)
-            predictor = fit_predictor(
-                part(self.config, PredictorRecipe), self.space.vocabulary, self.checkpoint, examples, on_step)
+            predictor = fit_and_teach(
+                part(self.config, TaughtRecipe), self.space, self.checkpoint, examples, on_step)
             save_predictor(path, [predictor], self.checkpoint, **self.about)
         # also what was just fitted: in another memory layout floats round differently
         _, _, predictor = load_predictor(path, lambda content: self.space)

@@ -24,9 +24,10 @@ from models.features.properties import cell_properties
 from models.metrics import normal_scores
 from models.predictor.blend import BlendedPredictor
 from models.predictor.boosted_trees import boosted_trees
-from models.predictor.fit import Examples, PredictorRecipe, fit_predictor, predictor_steps, score_cells
+from models.predictor.fit import Examples, score_cells
 from models.predictor.path_mlp import fit_path_mlps
 from models.predictor.prior import load_prior
+from models.predictor.self_training import TaughtRecipe, all_steps, fit_and_teach
 from runtime.files import ROOT
 from runtime.log import progress_bar
 from runtime.seeding import mix
@@ -78,7 +79,7 @@ class Method(NamedTuple):
 # Networks on graphs, all fitted as finetune.py does ---------------------------------------------------------
 
 def network(
-    recipe_of: Callable[[PredictorTask], PredictorRecipe],
+    recipe_of: Callable[[PredictorTask], TaughtRecipe],
 ) -> Callable[[PredictorTask, dict | None], Scorer]:
     """The method that fits networks by a recipe."""
 
@@ -89,11 +90,11 @@ def network(
     return fit
 
 
-def fit_networks(task: PredictorTask, recipe: PredictorRecipe, checkpoint: dict | None) -> BlendedPredictor:
+def fit_networks(task: PredictorTask, recipe: TaughtRecipe, checkpoint: dict | None) -> BlendedPredictor:
     with progress_bar() as bar:
-        line = bar.add_task("fit", total=predictor_steps(recipe, task.rows.shape[1]))
+        line = bar.add_task("fit", total=all_steps(recipe, task.rows.shape[1]))
         examples = Examples(task.table, task.rows, task.label, task.seeds)
-        return fit_predictor(recipe, task.space.vocabulary, checkpoint, examples, lambda: bar.advance(line))
+        return fit_and_teach(recipe, task.space, checkpoint, examples, lambda: bar.advance(line))
 
 
 def without_labels(task: PredictorTask, checkpoint: dict | None) -> Scorer:
@@ -101,26 +102,26 @@ def without_labels(task: PredictorTask, checkpoint: dict | None) -> Scorer:
     return network(default())(dataclasses.replace(task, rows=task.rows[:, :0], label=task.label[:, :0]), None)
 
 
-def default(**changes) -> Callable[[PredictorTask], PredictorRecipe]:
+def default(**changes) -> Callable[[PredictorTask], TaughtRecipe]:
     """The default recipe of finetune.py, with changes."""
-    return lambda task: PredictorRecipe(**changes)
+    return lambda task: TaughtRecipe(**changes)
 
 
-def published_encoder(**changes) -> Callable[[PredictorTask], PredictorRecipe]:
+def published_encoder(**changes) -> Callable[[PredictorTask], TaughtRecipe]:
     """One network per seed, with an encoder of the literature, and nothing else of ours."""
     return default(members=1, kernel_share=0.0, prior="", **changes)
 
 
-def from_scratch(task: PredictorTask) -> PredictorRecipe:
+def from_scratch(task: PredictorTask) -> TaughtRecipe:
     """The recipe tuned for training from scratch, chosen by n; it was tuned on seeds from 1,000 on."""
-    stage = "scratch_few" if task.rows.shape[1] < PredictorRecipe.gentle_below else "scratch"
+    stage = "scratch_few" if task.rows.shape[1] < TaughtRecipe.gentle_below else "scratch"
     return stored_recipe(stage, task.space)
 
 
-def published(stage: str) -> Callable[[PredictorTask], PredictorRecipe]:
+def published(stage: str) -> Callable[[PredictorTask], TaughtRecipe]:
     """The paper's settings of a stage: a batch is a tenth of the labels, one network per seed."""
 
-    def recipe(task: PredictorTask) -> PredictorRecipe:
+    def recipe(task: PredictorTask) -> TaughtRecipe:
         batch = max(2, task.rows.shape[1] // 10)
         return dataclasses.replace(
             stored_recipe(stage, task.space), finetune_batch_size=batch, members=1, kernel_share=0.0)
@@ -128,9 +129,9 @@ def published(stage: str) -> Callable[[PredictorTask], PredictorRecipe]:
     return recipe
 
 
-def stored_recipe(stage: str, space: Space) -> PredictorRecipe:
+def stored_recipe(stage: str, space: Space) -> TaughtRecipe:
     """Reads the recipe of a stage in params/."""
-    return combined(PredictorRecipe, stored_settings(f"local:{settings_file(stage, space)}"))
+    return combined(TaughtRecipe, stored_settings(f"local:{settings_file(stage, space)}"))
 
 
 def settings_file(stage: str, space: Space) -> Path:
@@ -167,7 +168,7 @@ def from_dataset(dataset: str) -> Callable[[PredictorTask], dict]:
         rows = np.stack(
             [np.random.default_rng([seed, 102]).permutation(known)[:SOURCE] for seed in task.seeds])  # [S, n]
         source = dataclasses.replace(task, rows=rows, label=accuracy[rows])
-        ensemble = fit_networks(source, PredictorRecipe(kernel_share=0.0), checkpoint).ensemble
+        ensemble = fit_networks(source, TaughtRecipe(kernel_share=0.0), checkpoint).ensemble
         return checkpoint | {"members": [ensemble.member(i) for i in range(ensemble.size)]}
 
     return encoder
@@ -255,6 +256,7 @@ def boosted(task: PredictorTask, features: Callable[[Batch], torch.Tensor]) -> S
 
 METHODS = {
     "ours": Method(network(default()), shipped, label_free=True),
+    "self_trained": Method(network(default(unlabelled=15)), shipped),
     "without_prior": Method(network(default(prior="")), shipped),
     "universal": Method(network(default()), universal, label_free=True),
     "prior": Method(without_labels, label_free=True),

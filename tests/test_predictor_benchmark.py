@@ -15,7 +15,7 @@ from benchmarks.baselines import METHODS, Method, published
 from models.batch import Batch
 from models.features.facts import portable_facts
 from models.metrics import kendall_tau
-from models.predictor.fit import PredictorRecipe
+from models.predictor.self_training import TaughtRecipe
 from runtime.errors import InputError
 from runtime.files import ROOT
 from runtime.settings import setting
@@ -25,7 +25,7 @@ QUICK = ["--seeds", "0,1,2", "--threads", "1", "--device", "cpu"]
 
 
 @dataclass
-class SmallRecipe(PredictorRecipe):
+class SmallRecipe(TaughtRecipe):
     """A small network that trains for a moment."""
 
     epochs: int = setting(1, "")
@@ -75,7 +75,7 @@ def seen(monkeypatch) -> list:
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """Every network of every method is small and trains for a moment."""
-    monkeypatch.setattr(baselines, "PredictorRecipe", SmallRecipe)
+    monkeypatch.setattr(baselines, "TaughtRecipe", SmallRecipe)
     sizes = {"base_model": "gat", "width": 16, "layers": 1, "heads": 2}
 
     def settings_file(stage, space):
@@ -335,7 +335,7 @@ def test_every_method_runs(tmp_path, labels, tiny):
 @pytest.mark.parametrize("space, n, name", [("nasbench101", 199, "scratch_few"), ("darts", 200, "scratch")])
 def test_scratch_has_settings_of_its_own(space, n, name):
     task = SimpleNamespace(space=spaces.get(space), rows=np.zeros((3, n), int))
-    own, default = vars(baselines.from_scratch(task)), vars(PredictorRecipe())
+    own, default = vars(baselines.from_scratch(task)), vars(TaughtRecipe())
     given = json.loads((ROOT / "params" / f"{name}.json").read_text())
     assert {name: own[name] for name in default if own[name] != default[name]} == given
 

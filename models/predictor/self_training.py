@@ -1,0 +1,103 @@
+"""Self-training: a predictor's scores of unlabelled cells teach its successor, which then learns the labels.
+
+    predictor = fit_and_teach(recipe, space, checkpoint, Examples(table, rows, label, seeds))
+
+The networks of a first predictor, the teacher, and its Gaussian process agree on more than any of them knows,
+and labels are noisy: a network that learns their common score of thousands of cells is better than they are
+(Xie et al., "Self-training with Noisy Student", CVPR 2020; on architectures: Luo et al., "Semi-supervised
+neural architecture search", NeurIPS 2020).
+
+S seeds, m members of each, M = S m networks, n labels, P unlabelled cells.
+"""
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.batch import Batch
+from models.predictor.blend import BlendedPredictor
+from models.predictor.fit import (
+    Examples,
+    PredictorRecipe,
+    encoder_of,
+    epochs,
+    fit_ensemble,
+    fit_predictor,
+    new_networks,
+    predictor_steps,
+    score_cells,
+    steps,
+)
+from runtime.seeding import mix
+from runtime.settings import setting
+
+MOST = 20_000  # unlabelled cells
+PUPIL = 1000  # the members of a student are numbered from here, so that their draws are their own
+TAUGHT, RELEARNT = 0.075, 0.25  # of the epochs of a recipe: on the teacher's scores, then on the labels
+GENTLE = 0.5  # of the learning rates, when the student learns the labels
+
+
+@dataclass
+class TaughtRecipe(PredictorRecipe):
+    unlabelled: float = setting(
+        0, "unlabelled cells per label, at most 20,000 in all, whose scores by a first predictor teach a "
+        "second one (0 = no second one)", within=(0, 1000))
+
+
+def fit_and_teach(
+    recipe: TaughtRecipe, space, checkpoint: dict | None, examples: Examples,
+    on_step: Callable[[], None] = lambda: None
+) -> BlendedPredictor:
+    """`fit_predictor`, and self-training for `recipe.unlabelled` cells of the space per label."""
+    teacher = fit_predictor(recipe, space.vocabulary, checkpoint, examples, on_step)
+    count = unlabelled(recipe, examples.rows.shape[1])
+    if not count or teacher.ensemble is None:
+        return teacher
+    pool = Batch.of(space.table(count, np.random.default_rng(0))).to(examples.table.ops.device)
+    return teach(recipe, space, checkpoint, examples, teacher.eval(), pool, on_step)
+
+
+def teach(recipe: PredictorRecipe, space, checkpoint: dict | None, examples: Examples,
+          teacher: BlendedPredictor, pool: Batch, on_step: Callable[[], None]) -> BlendedPredictor:
+    """The student of a teacher: networks from the checkpoint, and the teacher's Gaussian process."""
+    table, rows, label, seeds, _ = examples
+    m, operations = recipe.members, len(space.vocabulary)
+    said = score_cells(teacher, pool)  # [S, P]
+    members = [mix(seed, PUPIL + i) for seed in seeds for i in range(m)]
+    everything = np.tile(np.arange(pool.num_graphs), (len(members), 1))  # [M, P]
+    first, second = stages(recipe, rows.shape[1])
+    taught = fit_ensemble(first, new_networks(first, operations, checkpoint, members),
+                          Examples(pool, everything, said.repeat(m, 0), members), on_step)
+    start = {"encoder": encoder_of(recipe, checkpoint), "weights": None,
+             "members": [taught.member(i) for i in range(taught.size)]}
+    ensemble = fit_ensemble(second, new_networks(second, operations, start, members),
+                            Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members), on_step)
+    student = BlendedPredictor(
+        ensemble, len(seeds), teacher.background, teacher.process, teacher.share).to(table.ops.device)
+    return student.fit_scale(table)
+
+
+def stages(recipe: PredictorRecipe, n: int) -> tuple[PredictorRecipe, PredictorRecipe]:
+    """How a student learns the teacher's scores, then n labels."""
+    whole = epochs(recipe, n)
+    return (
+        dataclasses.replace(recipe, epochs=max(1, round(TAUGHT * whole)), gentle_below=0),
+        dataclasses.replace(recipe, epochs=max(1, round(RELEARNT * whole)),
+                            lr_encoder=GENTLE * recipe.lr_encoder, lr_predictor=GENTLE * recipe.lr_predictor))
+
+
+def unlabelled(recipe: TaughtRecipe, n: int) -> int:
+    """P."""
+    return min(MOST, round(recipe.unlabelled * n))
+
+
+def all_steps(recipe: TaughtRecipe, n: int) -> int:
+    """The number of optimiser steps of `fit_and_teach` on n labels."""
+    own, count = predictor_steps(recipe, n), unlabelled(recipe, n)
+    if not own or not count:
+        return own
+    first, second = stages(recipe, n)
+    return own + steps(first, count) + steps(second, n)
