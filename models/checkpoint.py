@@ -25,7 +25,8 @@ ALIKE = (  # the same operation under different names; operations of one name ar
     ("maxpool3x3", "max_pool_3x3"),
     ("input", "input1", "input2"))
 ENDS = {"input", "input1", "input2", "output"}  # in every space, so that a match of these means nothing
-NO_SPACE = ("prior.pt", "universal.pt")  # what is shipped beside the encoders of single spaces
+UNIVERSAL = ROOT / "checkpoints" / "universal.pt"
+NO_SPACE = ("prior.pt", UNIVERSAL.name)  # what is shipped beside the encoders of single spaces
 OF_OPERATIONS = {"embed_op.weight": 1, "gate": 0}  # weights with one entry per operation: its dimension
 
 
@@ -83,7 +84,7 @@ def shipped_for(space) -> Path:
     for path in sorted((ROOT / "checkpoints").glob("*.pt")):
         if path.name not in NO_SPACE and load_networks(path)["ops"] == list(space.ops):
             return path
-    return ROOT / "checkpoints" / "universal.pt"
+    return UNIVERSAL
 
 
 def load_networks(path: str | Path) -> dict:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.batch import Batch
+from models.checkpoint import UNIVERSAL, load_encoder
 from models.predictor.blend import BlendedPredictor
 from models.predictor.fit import (
     Examples,
@@ -31,6 +32,7 @@ from models.predictor.fit import (
     score_cells,
     steps,
 )
+from models.predictor.network import PredictorNetwork
 from runtime.seeding import mix
 from runtime.settings import setting
 
@@ -64,20 +66,37 @@ def teach(recipe: PredictorRecipe, space, checkpoint: dict | None, examples: Exa
           teacher: BlendedPredictor, pool: Batch, on_step: Callable[[], None]) -> BlendedPredictor:
     """The student of a teacher: networks from the checkpoint, and the teacher's Gaussian process."""
     table, rows, label, seeds, _ = examples
-    m, operations = recipe.members, len(space.vocabulary)
+    m = recipe.members
     said = score_cells(teacher, pool)  # [S, P]
     members = [mix(seed, PUPIL + i) for seed in seeds for i in range(m)]
     everything = np.tile(np.arange(pool.num_graphs), (len(members), 1))  # [M, P]
     first, second = stages(recipe, rows.shape[1])
-    taught = fit_ensemble(first, new_networks(first, operations, checkpoint, members),
+    taught = fit_ensemble(first, pupils(first, space, checkpoint, members),
                           Examples(pool, everything, said.repeat(m, 0), members), on_step)
     start = {"encoder": encoder_of(recipe, checkpoint), "weights": None,
              "members": [taught.member(i) for i in range(taught.size)]}
-    ensemble = fit_ensemble(second, new_networks(second, operations, start, members),
+    ensemble = fit_ensemble(second, new_networks(second, len(space.ops), start, members),
                             Examples(table, rows.repeat(m, 0), label.repeat(m, 0), members), on_step)
     student = BlendedPredictor(
         ensemble, len(seeds), teacher.background, teacher.process, teacher.share).to(table.ops.device)
     return student.fit_scale(table)
+
+
+def pupils(recipe: PredictorRecipe, space, checkpoint: dict | None,
+           members: list[int]) -> list[PredictorNetwork]:
+    """M networks from the checkpoint, but two of five from the universal encoder, if it has the same shape.
+
+    Members that start alike err alike.
+    """
+    networks = new_networks(recipe, len(space.ops), checkpoint, members)
+    if checkpoint is None or "members" in checkpoint or not getattr(space, "cell_marks", True):
+        return networks
+    other = load_encoder(str(UNIVERSAL), space)
+    if {**other["encoder"], "dropout": 0} == {**checkpoint["encoder"], "dropout": 0}:
+        for i, network in enumerate(networks):
+            if i % recipe.members >= recipe.members - 2 * recipe.members // 5:
+                network.encoder.load_state_dict(other["weights"])
+    return networks
 
 
 def stages(recipe: PredictorRecipe, n: int) -> tuple[PredictorRecipe, PredictorRecipe]:
