@@ -8,15 +8,31 @@ import pytest
 import torch
 
 import spaces
+from models import checkpoint
 from models.batch import Batch
 from models.metrics import kendall_tau
+from models.predictor import self_training
 from models.predictor.fit import Examples, fit_predictor, score_cells
-from models.predictor.self_training import MOST, TaughtRecipe, all_steps, fit_and_teach, unlabelled
+from models.predictor.self_training import (
+    ENOUGH,
+    MOST,
+    TaughtRecipe,
+    all_steps,
+    fit_and_teach,
+    pupils,
+    unlabelled,
+)
 
 SPACE = spaces.get("nasbench201")
 TABLE = Batch.of(SPACE.table(60, np.random.default_rng(0)))
 WORTH = (TABLE.ops == 3).sum(1).double().numpy()  # of a cell: how often one of the operations stands in it
 RECIPE = TaughtRecipe(width=16, layers=1, heads=2, members=2, epochs=60, prior="", unlabelled=3)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Thirty labels are enough."""
+    monkeypatch.setattr(self_training, "ENOUGH", 30)
 
 
 def examples(seeds: list[int]) -> Examples:
@@ -26,7 +42,7 @@ def examples(seeds: list[int]) -> Examples:
 
 @pytest.mark.parametrize("recipe", [
     RECIPE, dataclasses.replace(RECIPE, kernel_share=0.0), dataclasses.replace(RECIPE, prior="default")])
-def test_the_second_predictor_ranks_as_well_and_every_step_is_reported(recipe):
+def test_the_second_predictor_ranks_as_well_and_every_step_is_reported(few, recipe):
     reported, given = [], examples([0, 1])
     student = fit_and_teach(recipe, SPACE, None, given, lambda: reported.append(1))
     teacher = fit_predictor(recipe, SPACE.vocabulary, None, given)
@@ -38,7 +54,7 @@ def test_the_second_predictor_ranks_as_well_and_every_step_is_reported(recipe):
         assert 0.3 < kendall_tau(one[left], two[left]) < 1  # another predictor of the same opinion
 
 
-def test_without_unlabelled_cells_there_is_no_second_one():
+def test_without_unlabelled_cells_there_is_no_second_one(few):
     none, given = dataclasses.replace(RECIPE, unlabelled=0), examples([0])
     expected = score_cells(fit_predictor(none, SPACE.vocabulary, None, given), TABLE)
     assert np.array_equal(score_cells(fit_and_teach(none, SPACE, None, given), TABLE), expected)
@@ -47,13 +63,13 @@ def test_without_unlabelled_cells_there_is_no_second_one():
     assert all_steps(process, 30) == 0
 
 
-def test_a_seed_is_taught_alike_in_any_company():
+def test_a_seed_is_taught_alike_in_any_company(few):
     together = score_cells(fit_and_teach(RECIPE, SPACE, None, examples([0, 1])), TABLE)[1]
     alone = score_cells(fit_and_teach(RECIPE, SPACE, None, examples([1])), TABLE)[0]
     assert np.allclose(together, alone, atol=1e-3)
 
 
-def test_the_teachers_opinion_decides_what_the_labels_leave_open(monkeypatch):
+def test_the_teachers_opinion_decides_what_the_labels_leave_open(few, monkeypatch):
     """A teacher that says the opposite makes a student that ranks worse."""
     given, honest = examples([0]), score_cells
     true = honest(fit_and_teach(RECIPE, SPACE, None, given), TABLE)[0]
@@ -65,4 +81,20 @@ def test_the_teachers_opinion_decides_what_the_labels_leave_open(monkeypatch):
 
 
 def test_the_number_of_unlabelled_cells_is_bounded():
-    assert unlabelled(RECIPE, 30) == 90 and unlabelled(RECIPE, 10**5) == MOST
+    assert unlabelled(RECIPE, ENOUGH) == 3 * ENOUGH and unlabelled(RECIPE, 10**5) == MOST
+    assert unlabelled(RECIPE, ENOUGH - 1) == 0
+
+
+def test_two_of_five_members_start_from_the_universal_encoder():
+    recipe, members = TaughtRecipe(), list(range(10))  # of two seeds
+    own, universal = checkpoint.load_encoder("default", SPACE), checkpoint.load_encoder(
+        str(checkpoint.UNIVERSAL), SPACE)
+
+    def started(source: dict, network: torch.nn.Module) -> bool:
+        return all(torch.equal(value, source["weights"][name])
+                   for name, value in network.encoder.state_dict().items())
+
+    networks = pupils(recipe, SPACE, own, members)
+    assert [started(own, network) for network in networks] == 2 * [True, True, True, False, False]
+    assert [started(universal, network) for network in networks] == 2 * [False, False, False, True, True]
+    assert not any(started(universal, network) for network in pupils(recipe, SPACE, None, members))

@@ -36,7 +36,7 @@ from models.predictor.network import PredictorNetwork
 from runtime.seeding import mix
 from runtime.settings import setting
 
-MOST = 20_000  # unlabelled cells
+ENOUGH, MOST = 200, 20_000  # labels from which a teacher is worth listening to; unlabelled cells
 PUPIL = 1000  # the members of a student are numbered from here, so that their draws are their own
 TAUGHT, RELEARNT = 0.075, 0.25  # of the epochs of a recipe: on the teacher's scores, then on the labels
 GENTLE = 0.5  # of the learning rates, when the student learns the labels
@@ -45,8 +45,8 @@ GENTLE = 0.5  # of the learning rates, when the student learns the labels
 @dataclass
 class TaughtRecipe(PredictorRecipe):
     unlabelled: float = setting(
-        0, "unlabelled cells per label, at most 20,000 in all, whose scores by a first predictor teach a "
-        "second one (0 = no second one)", within=(0, 1000))
+        0, f"from {ENOUGH} labels on: unlabelled cells per label, at most {MOST:,} in all, whose scores by a "
+        "first predictor teach a second one (0 = no second one)", within=(0, 1000))
 
 
 def fit_and_teach(
@@ -92,7 +92,8 @@ def pupils(recipe: PredictorRecipe, space, checkpoint: dict | None,
     if checkpoint is None or "members" in checkpoint or not getattr(space, "cell_marks", True):
         return networks
     other = load_encoder(str(UNIVERSAL), space)
-    if {**other["encoder"], "dropout": 0} == {**checkpoint["encoder"], "dropout": 0}:
+    one, another = ({"direction": True} | of["encoder"] | {"dropout": 0} for of in (checkpoint, other))
+    if one == another:
         for i, network in enumerate(networks):
             if i % recipe.members >= recipe.members - 2 * recipe.members // 5:
                 network.encoder.load_state_dict(other["weights"])
@@ -109,8 +110,8 @@ def stages(recipe: PredictorRecipe, n: int) -> tuple[PredictorRecipe, PredictorR
 
 
 def unlabelled(recipe: TaughtRecipe, n: int) -> int:
-    """P."""
-    return min(MOST, round(recipe.unlabelled * n))
+    """P, 0 = there is no second predictor."""
+    return min(MOST, round(recipe.unlabelled * n)) if n >= ENOUGH else 0
 
 
 def all_steps(recipe: TaughtRecipe, n: int) -> int:
