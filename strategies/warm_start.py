@@ -3,8 +3,9 @@
     old = read_source(settings, space, metric)    # warm_start = runs/cifar10/history.jsonl
     knowledge.add_ranking(Ranking(old, knowledge))
 
-A Gaussian process on the old labels ranks the new space. How far that ranking is trusted, the new labels
-decide (`models.predictor.gaussian_process`): a useful one saves queries, a useless one fades.
+A Gaussian process on the old labels ranks the new space, as far as these labels predict each other. How far
+that ranking is trusted, the new labels decide (`models.predictor.gaussian_process`): a useful one saves
+queries, a useless one fades.
 """
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ import torch
 import spaces
 from models.batch import Batch
 from models.checkpoint import load_encoder
+from models.metrics import normal_scores
 from models.predictor.background import REFERENCE, Background, Features
 from models.predictor.fit import frozen_encoder
 from models.predictor.gaussian_process import GaussianProcess, Scale, length_scales
@@ -120,12 +122,20 @@ class Ranking:
             self.known_of, here = portable(target, knowledge.device)
         self.process = GaussianProcess.fit(
             {name: feature[None] for name, feature in seen.items()}, scales, old.label[None], beliefs(0))
+        ranks = torch.as_tensor(normal_scores(old.label, old.label))  # [n]
+        self.worth = max(0.0, correlation(self.process.left_out(0, ranks), ranks))
         if not self.same:
             self.process.rescale(here)
 
     def __call__(self, known: Features, table: Batch) -> torch.Tensor:
         """The ranking [B, 1] of architectures, of which this is known."""
-        return self.process(known if self.same else self.known_of(table))[0][:, None]
+        return self.worth * self.process(known if self.same else self.known_of(table))[0][:, None]
+
+
+def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Pearson's, of [n] each; 0 if either is constant."""
+    found = float(torch.corrcoef(torch.stack([one, other]))[0, 1])
+    return found if np.isfinite(found) else 0.0
 
 
 def portable(space: Space, device: torch.device) -> tuple[Callable[[Batch], Features], dict[str, Scale]]:

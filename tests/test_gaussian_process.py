@@ -9,7 +9,7 @@ from scipy import optimize, stats
 import spaces
 from models.batch import Batch
 from models.encoders import build_encoder
-from models.metrics import kendall_tau
+from models.metrics import kendall_tau, normal_scores
 from models.predictor import gaussian_process
 from models.predictor.background import REFERENCE, Background, reference_cells
 from models.predictor.gaussian_process import (
@@ -100,6 +100,21 @@ def test_the_deviation_is_that_of_a_gaussian_process(known):
         np.testing.assert_allclose(std[seed]**2, np.diag(near) - np.diag(told), atol=1e-3)
     labelled = np.isin(np.arange(CELLS), rows[0])
     assert std[0][labelled].max() < std[0][~labelled].max()
+
+
+def test_what_the_others_say_of_a_label_is_a_process_without_it(known):
+    rows = np.arange(12)[None]
+    label = np.sin(np.arange(12.0))[None]
+    process = fit(known, rows, label)
+    target = torch.as_tensor(normal_scores(label, label))[0]
+    said = process.left_out(0, target)
+    own = process.of_seed(0)
+    gram = process.covariance(0, own, own).double() + float(process.noise[0]) * torch.eye(12).double()
+    mean = process.rankings(own).double() @ process.trust[0].double()
+    for i in range(12):
+        others = [j for j in range(12) if j != i]
+        weight = torch.linalg.solve(gram[others][:, others], (target - mean)[others])
+        assert said[i].item() == pytest.approx(float(mean[i] + gram[i, others] @ weight), abs=1e-4)
 
 
 def test_the_target_is_the_order_of_the_labels(known):

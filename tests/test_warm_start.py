@@ -70,6 +70,18 @@ def test_useful_labels_are_trusted_and_contrary_ones_fade(archs):
     assert tau["useless"] > alone - 0.1
 
 
+def test_labels_that_do_not_predict_each_other_say_nothing(archs):
+    old, shuffled = archs[:100], np.random.default_rng(1).permutation(worth(archs[:100]))
+    spread, agreed = [], []
+    for label in (worth(old), shuffled):
+        knowledge = fitted(archs[100:], old_labels(old, label), archs[:2], worth(archs[:2]))[0].knowledge
+        ranking = knowledge.of({NB201.key(arch): arch for arch in archs[100:]})["source"]
+        spread.append(float(ranking.std()))
+        agreed.append(knowledge._ranking.worth)
+    assert agreed[0] > 0.8 and agreed[1] < 0.25
+    assert spread[1] < 0.1 * spread[0]
+
+
 def test_labels_of_another_space_rank_by_what_operations_compute():
     """Cells of a chain space that like heavy operations teach as much about NAS-Bench-201."""
     other = spaces.get("nasbench_macro")

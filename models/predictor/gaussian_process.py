@@ -193,6 +193,14 @@ class GaussianProcess(nn.Module):
             covariances.append(self.covariance(seed, new, new).cpu().double() - told.mT @ told)
         return torch.stack(covariances)
 
+    def left_out(self, seed: int, target: torch.Tensor) -> torch.Tensor:
+        """float64[n]: what the other labels say of each; target: the n labels, as normal scores.
+
+        Rasmussen and Williams, 2006, equation 5.12.
+        """
+        precision = torch.cholesky_inverse(self.cholesky(seed)).diagonal()  # [n]
+        return target.double() - self.weight[seed].cpu().double() / precision
+
     def cholesky(self, seed: int) -> torch.Tensor:
         """The Cholesky factor [n, n], in double precision, of the covariance of a seed's labels."""
         own = self.of_seed(seed)
