@@ -13,7 +13,8 @@ import finetune
 import pretrain
 import spaces
 from models.checkpoint import load_encoder
-from models.predictor.blend import BlendedPredictor
+from models.predictor.background import reference_cells
+from models.predictor.blend import MOST, SHIFTED, BlendedPredictor
 from models.predictor.file import load_predictor, save_predictor
 from models.predictor.fit import (
     Examples,
@@ -54,6 +55,23 @@ def checkpoint(request, last) -> dict | None:
 def blend(checkpoint) -> BlendedPredictor:
     """Of the ensemble and the process, in equal shares."""
     return fit_predictor(RECIPE, SPACE.vocabulary, checkpoint, EXAMPLES)
+
+
+def test_the_process_counts_more_for_few_labels_of_another_kind():
+    """As much as by `share` for a seed whose cells do not differ."""
+    recipe = PredictorRecipe(**TINY, kernel_share=0.25)
+    blend = fit_predictor(recipe, SPACE.vocabulary, None, EXAMPLES)
+    own, other = (part.clone() for part in blend.both_scores(TABLE))  # [S, N] each
+    n = ROWS.shape[1]
+    blend.process.shifts = [0.0, 0.5 * n / SHIFTED]
+    usual = blend.fit_scale(TABLE)(TABLE)  # [S, N]
+    some = reference_cells(TABLE)
+    for seed, share in enumerate([blend.share, 0.5]):
+        parts = [(x - y.mean()) / y.std() for x, y in zip((own, other), blend.both_scores(some)[:, seed])]
+        expected = (1 - share) * parts[0][seed] + share * parts[1][seed]
+        assert torch.allclose(usual[seed], expected, atol=1e-4)
+    blend.process.shifts = [1.0, 1.0]
+    assert blend.weights()[1].tolist() == pytest.approx([min(MOST, SHIFTED / n) / blend.share] * 2)
 
 
 def at(blend: BlendedPredictor, share: float) -> np.ndarray:

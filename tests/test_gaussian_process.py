@@ -180,7 +180,7 @@ def test_a_prior_is_trusted_more_where_the_labelled_cells_are_others(known):
         label = scores[rows].T + np.random.default_rng(4).normal(size=len(rows))  # [1, n]
         process = GaussianProcess.fit({"prior": prior, "facts": torch.zeros_like(prior)},
                                       {"prior": scale, "facts": scale}, label, beliefs)
-        return process.trusts_for(prior[0]), process.trust[0, 0]
+        return process.trusts_for(process.shift_of(prior[0])), process.trust[0, 0]
 
     (usual, _), (liked, far) = trusts(np.arange(200)), trusts(order[-200:])
     assert usual == [(0.6, 0.2)] and liked == [(1.0, 0.1)] and far > 0.8

@@ -13,6 +13,8 @@ from models.predictor.ensemble import Ensemble
 from models.predictor.gaussian_process import GaussianProcess
 from runtime.threads import on_pieces
 
+SHIFTED, MOST = 50, 0.9  # labels below which the process counts more if they are of another kind; its share
+
 
 class BlendedPredictor(nn.Module):
     """forward(batch) -> score [S, B]: a weighted sum of each seed's ensemble and the Gaussian process's mean.
@@ -50,8 +52,19 @@ class BlendedPredictor(nn.Module):
             max(1, (chunk or table.piece) // self.ensemble.size))
         scores = torch.cat(on_pieces(lambda piece: self.both_scores(some.rows(piece)), pieces,
                                      self.ensemble.accepts_stacked_parameters), dim=-1)  # [2, S, R]
-        self.scale = torch.stack([scores.mean(-1), scores.std(-1).clamp(min=1e-6)])  # [2, 2, S]
+        mean, std = scores.mean(-1), scores.std(-1).clamp(min=1e-6)  # [2, S] each
+        self.scale = torch.stack([mean, std / self.weights().to(std)])  # [2, 2, S]
         return self
+
+    def weights(self) -> torch.Tensor:
+        """float[2, S]: by which a seed's two scores are multiplied, so that its share is not `share`.
+
+        Networks learn nothing of cells of another kind than the labelled ones, if these are few; the process
+        has the prior there.
+        """
+        shift = torch.tensor(self.process.shifts) / self.process.weight.shape[1]  # [S]
+        share = (SHIFTED * shift).clamp(max=MOST).clamp(min=self.share)
+        return torch.stack([(1 - share) / (1 - self.share), share / self.share])
 
     def forward(self, batch: Batch) -> torch.Tensor:
         if self.ensemble is None:

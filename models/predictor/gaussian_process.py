@@ -105,6 +105,7 @@ class GaussianProcess(nn.Module):
             self.register_buffer(f"points_{name}", torch.zeros(seeds, n, size))
         self.before = torch.tensor([beliefs.sizes[name] for name in self.kernels]).double().log()  # [C]
         self.trusts, self.shifted = [beliefs.trusts[name] for name in self.means], beliefs.shifted
+        self.shifts = [0.0] * seeds  # of `shift_of`, since `fit`
         self.register_buffer("size", self.before.exp().float().repeat(seeds, 1))  # [S, C]
         self.register_buffer("noise", torch.full((seeds,), NOISE))
         self.register_buffer("trust", torch.tensor([mean for mean, _ in self.trusts]).repeat(seeds, 1))
@@ -139,21 +140,29 @@ class GaussianProcess(nn.Module):
         some = slice(MOST)
         grams = torch.stack([kernel(name, own[name][some], own[name][some])
                              for name in self.kernels]).cpu().double()  # [C, n, n]
+        self.shifts[seed] = self.shift_of(means)
         sizes, noise, trust = most_probable(grams, means[some], target[some], self.before,
-                                             self.trusts_for(means))
+                                             self.trusts_for(self.shifts[seed]))
         self.size[seed], self.noise[seed], self.trust[seed] = sizes, noise, trust
         rest = (target - means @ self.trust[seed].cpu().double())[:, None]  # [n, 1]
         self.weight[seed] = torch.cholesky_solve(rest, self.cholesky(seed))[:, 0]
 
-    def trusts_for(self, means: torch.Tensor) -> list[tuple[float, float]]:
-        """The trusts for labelled cells with standardised rankings [n, m]."""
+    def shift_of(self, means: torch.Tensor) -> float:
+        """How far the prior tells labelled cells, with rankings [n, m], from the space's: 0 to 1.
+
+        0 is as it may be by chance, and always without a prior.
+        """
+        if MEAN not in self.means or not self.shifted:
+            return 0.0
+        off = abs(float(means[:, self.means.index(MEAN)].mean())) - CHANCE / len(means) ** 0.5
+        return min(1.0, max(0.0, off / FAR))
+
+    def trusts_for(self, shift: float) -> list[tuple[float, float]]:
         trusts = list(self.trusts)
-        if MEAN in self.means and self.shifted:
+        if shift:
             place = self.means.index(MEAN)
-            off = abs(float(means[:, place].mean())) - CHANCE / len(means) ** 0.5
-            share = min(1.0, max(0.0, off / FAR))
             trusts[place] = tuple(
-                (1 - share) * usual + share * other for usual, other in zip(trusts[place], self.shifted))
+                (1 - shift) * usual + shift * other for usual, other in zip(trusts[place], self.shifted))
         return trusts
 
     def forward(self, seen: Features) -> torch.Tensor:
