@@ -94,7 +94,7 @@ def whole(tmp_path_factory, labels, encoder):
 
 def test_what_is_finished_is_kept_and_the_rest_goes_on_to_the_same_bytes(tmp_path, labels, encoder, whole,
                                                                          monkeypatch):
-    fitted, fit = [], finetune.fit_predictor
+    fitted, fit = [], finetune.fit_and_teach
 
     def one_only(*given):
         if len(fitted) == 1:
@@ -104,11 +104,11 @@ def test_what_is_finished_is_kept_and_the_rest_goes_on_to_the_same_bytes(tmp_pat
 
     flags = "--seeds", GROUPS, "--model_state_dict", encoder
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetune, "fit_predictor", one_only)
+        patch.setattr(finetune, "fit_and_teach", one_only)
         run(tmp_path / "run", labels, *flags)
     assert not (tmp_path / "run" / "result.json").exists()
     monkeypatch.setattr(
-        finetune, "fit_predictor", lambda *given: fitted.append(given[3].seeds) or fit(*given))
+        finetune, "fit_and_teach", lambda *given: fitted.append(given[3].seeds) or fit(*given))
     run(tmp_path / "run", labels, *flags, "--resume")
     assert fitted == [[0, 1, 2, 3, 4], [5, 6]]
     assert facts(tmp_path / "run") == facts(whole) and same(tmp_path / "run", whole)
@@ -117,7 +117,7 @@ def test_what_is_finished_is_kept_and_the_rest_goes_on_to_the_same_bytes(tmp_pat
 
 
 def test_a_finished_run_is_read_and_not_repeated(labels, encoder, whole, monkeypatch, capsys):
-    monkeypatch.setattr(finetune, "fit_predictor", None)
+    monkeypatch.setattr(finetune, "fit_and_teach", None)
     before = (whole / "result.json").read_bytes()
     again = run(whole, labels, "--seeds", GROUPS, "--model_state_dict", encoder, "--resume")
     assert (whole / "result.json").read_bytes() == before and again == json.loads(before)

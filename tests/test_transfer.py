@@ -11,7 +11,8 @@ import spaces
 from benchmarks import transfer as benchmark
 from models.checkpoint import load_encoder, origins, transfer
 from models.encoders import ENCODERS, build_encoder
-from models.predictor.fit import Examples, PredictorRecipe, encoder_of, fit_predictor
+from models.predictor.fit import Examples, encoder_of, fit_predictor
+from models.predictor.self_training import TaughtRecipe
 from runtime.errors import InputError
 from runtime.seeding import seeded
 from toys.cells import KEYS, SPACE, toy
@@ -96,12 +97,12 @@ def test_a_line_says_what_is_new(tmp_path, capsys):
 
 def test_a_predictor_goes_on_from_another(tmp_path):
     """Its members are the start, head and all: with no step worth the name they are the result too."""
-    recipe = PredictorRecipe(width=16, layers=1, heads=2, epochs=2, members=2, kernel_share=0.0)
+    recipe = TaughtRecipe(width=16, layers=1, heads=2, epochs=2, members=2, kernel_share=0.0)
     examples = Examples(TABLE, ROWS, LABEL, [5, 6])
     ensemble = fit_predictor(recipe, SPACE.vocabulary, None, examples).ensemble
     stored = [ensemble.member(i) for i in range(4)]
     start = {"encoder": encoder_of(recipe, None), "ops": list(SPACE.ops), "weights": None, "members": stored}
-    still = PredictorRecipe(members=2, epochs=1, lr_encoder=0.0, lr_predictor=0.0, kernel_share=0.5)
+    still = TaughtRecipe(members=2, epochs=1, lr_encoder=0.0, lr_predictor=0.0, kernel_share=0.5)
     blend = fit_predictor(still, SPACE.vocabulary, start, examples)
     assert blend.background.encoder is None and blend.process is not None
     for i in range(4):
@@ -117,7 +118,7 @@ def test_targets_that_are_none(targets):
 
 
 def test_one_table_of_all_targets(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(PredictorRecipe, "__init__", short(PredictorRecipe.__init__))
+    monkeypatch.setattr(TaughtRecipe, "__init__", short(TaughtRecipe.__init__))
     rng, path = np.random.default_rng(0), tmp_path / "toy.csv"
     lines = [f"{key},{a:.2f},{b:.2f}" for key, a, b in zip(KEYS[:60], *rng.uniform(50, 90, (2, 60)))]
     path.write_text("\n".join(["arch,cifar10_val_accuracy,cifar100_val_accuracy", *lines]))
@@ -138,7 +139,7 @@ def test_one_table_of_all_targets(tmp_path, monkeypatch, capsys):
 
 
 def short(init):
-    """A PredictorRecipe that trains for a moment."""
+    """A TaughtRecipe that trains for a moment."""
     def begin(self, *args, **settings):
         init(self, *args, **({"epochs": 1, "members": 1, "width": 16, "layers": 1} | settings))
 
