@@ -307,6 +307,7 @@ def test_the_headings_of_finetune(capsys):
     found = helped(finetune.Config, capsys)
     shared = {field.name for field in dataclasses.fields(PredictorRecipe)}
     assert set(found["How a predictor is built and fitted"]) == shared
+    assert found["Self-training"] == ["unlabelled"]
     assert found[ROLES["recipe"]] == ["cell_marks"]
     assert found[ROLES["machine"]] == ["device", "threads"] and "seeds" in found[ROLES["data"]]
     flags = [flag for group in found.values() for flag in group]

@@ -44,6 +44,8 @@ GENTLE = 0.5  # of the learning rates, when the student learns the labels
 
 @dataclass
 class TaughtRecipe(PredictorRecipe):
+    """Self-training."""
+
     unlabelled: float = setting(
         0, f"from {ENOUGH} labels on: unlabelled cells per label, at most {MOST:,} in all, whose scores by a "
         "first predictor teach a second one (0 = no second one)", within=(0, 1000))
