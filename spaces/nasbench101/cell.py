@@ -52,6 +52,13 @@ class Cell:
         cell._prune(matrix, ops)
         return cell
 
+    @classmethod
+    def pruned(cls, matrix: tuple[tuple[int, ...], ...], ops: tuple[str, ...]) -> Cell:
+        """The cell of a matrix and names that need neither checks nor pruning."""
+        cell = object.__new__(cls)
+        cell._set(matrix, ops)
+        return cell
+
     def _prune(self, rows: Sequence[Sequence[int]], ops: Sequence[str]) -> None:
         kept = itemgetter(*_on_a_path(rows))  # at least two
         matrix = tuple(map(kept, kept(rows)))
@@ -59,8 +66,11 @@ class Cell:
         if len(matrix) > MAX_VERTICES or edges > MAX_EDGES:
             raise InputError(f"NAS-Bench-101 cell: {len(matrix)} vertices and {edges} edges lie between "
                              f"input and output; at most {MAX_VERTICES} and {MAX_EDGES} may")
+        self._set(matrix, kept(ops))
+
+    def _set(self, matrix: tuple[tuple[int, ...], ...], ops: tuple[str, ...]) -> None:
         object.__setattr__(self, "matrix", matrix)
-        object.__setattr__(self, "ops", kept(ops))
+        object.__setattr__(self, "ops", ops)
 
     @cached_property
     def key(self) -> str:

@@ -17,7 +17,15 @@ from runtime.errors import InputError
 from runtime.guarded import parse_json
 from spaces.base import Graphs
 from spaces.nasbench101.cell import INNER, INPUT, OP_IDS, OUTPUT, Cell
-from spaces.nasbench101.enumeration import MAX_VERTICES, OPS, adjacency, edge_pairs, leading_half, load
+from spaces.nasbench101.enumeration import (
+    MAX_EDGES,
+    MAX_VERTICES,
+    OPS,
+    adjacency,
+    edge_pairs,
+    leading_half,
+    load,
+)
 from spaces.operations import described
 
 HASH = re.compile(r"[0-9a-f]{32}")
@@ -86,16 +94,22 @@ class NASBench101:
         that gives no cell of the space, or the same cell, is dropped and another drawing made. Every cell can
         be reached.
         """
+        whole, edges = len(arch.ops) == MAX_VERTICES, sum(map(sum, arch.matrix))
         while True:
             matrix, ops = _drawing(arch, rng)
-            edit = rng.integers(len(PAIRS) + MAX_VERTICES - 2)
+            edit, loses = rng.integers(len(PAIRS) + MAX_VERTICES - 2), False
             if edit < len(PAIRS):
                 source, target = PAIRS[edit]
+                loses = matrix[source][target]
+                if whole and not loses and edges == MAX_EDGES:  # nearly half of all edits
+                    continue
                 matrix[source][target] ^= 1
             else:
                 vertex = edit - len(PAIRS) + 1
                 others = [op for op in INNER if op != ops[vertex]]
                 ops[vertex] = others[rng.integers(len(others))]
+            if whole and not loses:  # nothing to prune, and no other drawing of the cell
+                return Cell.pruned(tuple(map(tuple, matrix)), tuple(ops))
             try:
                 mutant = Cell.unchecked(matrix, ops)
             except InputError:
