@@ -8,7 +8,7 @@ import spaces
 from models.batch import Batch
 from models.encoders import ENCODERS, build_encoder
 from models.predictor.child_tuning import ChildTuning
-from models.predictor.ensemble import Ensemble, Flat, clip_gradients
+from models.predictor.ensemble import AdamW, Ensemble, Flat, clip_gradients
 from models.predictor.fit import Examples, PredictorRecipe, fit_ensemble, new_networks, score_ensemble, steps
 from models.predictor.losses import LOSSES
 from models.predictor.network import PredictorNetwork
@@ -137,6 +137,21 @@ def test_parameters_and_gradients_of_a_flat_are_those_of_the_ensemble(batches):
     with torch.no_grad():
         flat.value.zero_()
     assert not any(p.any() for p in ensemble.params.values())
+
+def test_the_optimiser_makes_the_steps_of_torchs():
+    start = [torch.randn(2, n) for n in (5, 9)]
+    ours = AdamW([(Flat([torch.nn.Parameter(p.clone())]), peak) for p, peak in zip(start, (2e-3, 1e-2))], 0.1)
+    theirs = [torch.nn.Parameter(p.clone()) for p in start]
+    reference = torch.optim.AdamW([{"params": [p]} for p in theirs], weight_decay=0.1, fused=True)
+    for factor in (0.1, 1.0, 0.5):
+        for group, peak, grad, p in zip(reference.param_groups, (2e-3, 1e-2), ours.grads, theirs):
+            group["lr"] = factor * peak
+            p.grad = torch.randn(p.shape)
+            grad.copy_(p.grad)
+        ours.step(factor)
+        reference.step()
+    for p, q, r in zip(ours.params, theirs, start, strict=True):
+        assert torch.equal(p, q) and not torch.equal(p, r)
 
 
 # Child-Tuning -----------------------------------------------------------------------------------------------
@@ -280,14 +295,13 @@ def test_child_tuning_d_moves_its_share_of_the_encoder_and_the_whole_head():
 
 def test_gradients_are_clipped_at_every_step(monkeypatch):
     """No step of AdamW shows the size of a gradient, so what it sees is looked at."""
-    seen, step = [], torch.optim.AdamW.step
+    seen, step = [], AdamW.step
 
-    def look(self):
-        grads = torch.cat([group["params"][0].grad for group in self.param_groups], dim=1)  # [M, P]
-        seen.append(grads.norm(dim=1))
-        return step(self)
+    def look(self, factor):
+        seen.append(torch.cat(self.grads, dim=1).norm(dim=1))  # [M, P] -> [M]
+        return step(self, factor)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", look)
+    monkeypatch.setattr(AdamW, "step", look)
     monkeypatch.setitem(LOSSES, "mse", lambda score, label: 1e4 * (score - label).square().mean(-1))
     fit(LABEL, loss="mse")
     assert len(seen) == steps(recipe(), 32)

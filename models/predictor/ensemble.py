@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 from torch.func import functional_call, vmap
+from torch.optim.adamw import adamw
 
 from models.batch import Batch
 from models.encoders.layers import MemberDropout
@@ -82,6 +83,32 @@ class Flat:
             p.data, p.grad = value.view(p.shape), grad.view(p.shape)
         # torch warns of the strides of the views
         warnings.filterwarnings("ignore", "grad and param do not obey the gradient layout contract")
+
+
+class AdamW:
+    """AdamW over flat parameters: groups of them, each with its peak learning rate.
+
+    Its steps are those of torch.optim.AdamW, whose constructor imports torch's compiler, for seconds.
+    """
+
+    def __init__(self, groups: list[tuple[Flat, float]], weight_decay: float):
+        self.params, self.peaks = [flat.value for flat, _ in groups], [peak for _, peak in groups]
+        self.weight_decay = weight_decay
+        # mean of the gradient, mean of its square, and number of steps, per group
+        self.means, self.squares = ([torch.zeros_like(p) for p in self.params] for _ in range(2))
+        self.steps = [torch.zeros((), device=p.device) for p in self.params]
+
+    @property
+    def grads(self) -> list[torch.Tensor]:
+        return [p.grad for p in self.params]
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """Makes a step at `factor` of the peak learning rates."""
+        for p, mean, square, count, peak in zip(
+                self.params, self.means, self.squares, self.steps, self.peaks):
+            adamw([p], [p.grad], [mean], [square], [], [count], fused=True, lr=peak * factor, beta1=0.9,
+                  beta2=0.999, eps=1e-8, weight_decay=self.weight_decay, amsgrad=False, maximize=False)
 
 
 @torch.no_grad()

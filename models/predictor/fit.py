@@ -25,7 +25,7 @@ from models.features.vocabulary import Vocabulary
 from models.predictor.background import Background, reference_cells
 from models.predictor.blend import BlendedPredictor
 from models.predictor.child_tuning import ChildTuning
-from models.predictor.ensemble import Ensemble, Flat, clip_gradients
+from models.predictor.ensemble import AdamW, Ensemble, Flat, clip_gradients
 from models.predictor.gaussian_process import MEAN, TRUST, GaussianProcess, Scale, length_scales
 from models.predictor.losses import LOSSES, hinge
 from models.predictor.network import PredictorNetwork
@@ -207,17 +207,16 @@ def learning_rates(recipe: PredictorRecipe, pretrained: bool, n: int) -> dict[st
     return {"encoder": recipe.lr_encoder * gentle, "head": recipe.lr_predictor}
 
 
-def grouped_optimiser(recipe: PredictorRecipe, trained: Ensemble,
-                      peaks: dict[str, float]) -> torch.optim.AdamW:
+def grouped_optimiser(recipe: PredictorRecipe, trained: Ensemble, peaks: dict[str, float]) -> AdamW:
     """AdamW over two flat tensors, encoders' parameters and heads', each with its peak learning rate."""
     of_encoder = [p for name, p in trained.params.items() if name.startswith("encoder.")]
     of_head = [p for name, p in trained.params.items() if not name.startswith("encoder.")]
-    groups = [{"params": [Flat(params).value], "peak": peak}
+    groups = [(Flat(params), peak)
               for params, peak in ((of_encoder, peaks["encoder"]), (of_head, peaks["head"])) if params]
-    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
+    return AdamW(groups, recipe.weight_decay)
 
 
-def optimise(recipe: PredictorRecipe, trained: Ensemble, optimiser: torch.optim.AdamW,
+def optimise(recipe: PredictorRecipe, trained: Ensemble, optimiser: AdamW,
              loss_of: Callable[[torch.Tensor], torch.Tensor], examples: Examples,
              on_step: Callable[[], None]) -> None:
     """Runs all epochs: warm-up and cosine, Child-Tuning, gradients clipped per member."""
@@ -235,13 +234,12 @@ def optimise(recipe: PredictorRecipe, trained: Ensemble, optimiser: torch.optim.
     step, total = 0, steps(recipe, n)
     for _ in range(epochs(recipe, n)):
         for index in batches():
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * warm_cosine(step / total, recipe.warmup)
-            optimiser.zero_grad(set_to_none=False)
+            for grad in optimiser.grads:
+                grad.zero_()
             loss_of(index).backward()
             child.mask(trained)
-            clip_gradients([group["params"][0].grad for group in optimiser.param_groups], 5.0)
-            optimiser.step()
+            clip_gradients(optimiser.grads, 5.0)
+            optimiser.step(warm_cosine(step / total, recipe.warmup))
             step += 1
             on_step()
 
