@@ -2,6 +2,7 @@
 encoder little."""
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
@@ -26,6 +27,7 @@ from models.predictor.fit import (
     score_cells,
     score_ensemble,
 )
+from models.predictor.gaussian_process import LINEAR, PLACES
 from runtime.checkpoint import save_checkpoint
 from toys.cells import CELLS, KEYS, SPACE, toy
 
@@ -58,14 +60,15 @@ def blend(checkpoint) -> BlendedPredictor:
 
 
 def test_the_process_counts_more_for_few_labels_of_another_kind():
-    """As much as by `share` for a seed whose cells do not differ."""
+    """As much as otherwise for a seed whose cells do not differ."""
     recipe = PredictorRecipe(**TINY, kernel_share=0.25)
     blend = fit_predictor(recipe, SPACE.vocabulary, None, EXAMPLES)
+    blend.process.size[:, blend.process.kernels.index(PLACES)] = 0.0
     own, other = (part.clone() for part in blend.both_scores(TABLE))  # [S, N] each
     n = ROWS.shape[1]
     blend.process.shifts = [0.0, 0.5 * n / SHIFTED]
-    usual = blend.fit_scale(TABLE)(TABLE)  # [S, N]
     some = reference_cells(TABLE)
+    usual = blend.fit_scale(TABLE)(TABLE)  # [S, N]
     for seed, share in enumerate([blend.share, 0.5]):
         parts = [(x - y.mean()) / y.std() for x, y in zip((own, other), blend.both_scores(some)[:, seed])]
         expected = (1 - share) * parts[0][seed] + share * parts[1][seed]
@@ -96,7 +99,35 @@ def both(blend: BlendedPredictor) -> tuple[np.ndarray, np.ndarray]:
 def test_a_score_is_the_share_of_both(blend, share):
     """All 300 cells are the reference, over which each score has mean 0 and variance 1."""
     own, other = ((x - x.mean(1, keepdims=True)) / x.std(1, ddof=1, keepdims=True) for x in both(blend))
-    assert at(blend, share) == pytest.approx((1 - share) * own + share * other, abs=1e-3)
+    for_own, for_other = blend.weights().numpy()[..., None]  # [S, 1] each
+    assert at(blend, share) == pytest.approx(
+        (1 - share) * for_own * own + share * for_other * other, abs=1e-3)
+
+
+@pytest.mark.parametrize("size, share", [(0.0, 0.5), (1.0, 0.75), (1e6, MOST)])
+def test_what_networks_do_not_see_is_the_process_s(blend, size, share):
+    """The share grows with the size of the kernel on places; the others' sizes are 1 together."""
+    process = copy.deepcopy(blend.process)
+    gaussian = [name for name in process.kernels if name not in LINEAR]
+    for name in process.kernels:
+        others = 1 / (len(gaussian) - 1) if name in gaussian else 5.0
+        process.size[:, process.kernels.index(name)] = size if name == PLACES else others
+    changed = BlendedPredictor(blend.ensemble, len(SEEDS), blend.background, process, blend.share)
+    assert torch.allclose(blend.share * changed.weights()[1], torch.tensor(share))
+    assert torch.allclose((1 - blend.share) * changed.weights()[0], torch.tensor(1 - share))
+
+
+def test_a_label_that_depends_on_places_alone_shows_in_the_share():
+    conv = SPACE.ops.index("nor_conv_3x3")
+    at_one_place = (TABLE.ops[:, 1] == conv).numpy()  # [N]
+    everywhere = (TABLE.ops == conv).sum(1).numpy()
+    placed = []
+    for truth in (at_one_place, everywhere):
+        label = truth[ROWS] + 0.01 * np.random.default_rng(0).normal(size=ROWS.shape)
+        examples = Examples(TABLE, ROWS, label, SEEDS)
+        recipe = dataclasses.replace(RECIPE, kernel_share=1.0)
+        placed.append(fit_predictor(recipe, SPACE.vocabulary, None, examples).process.placed)
+    assert (placed[0] > 2 * placed[1]).all(), placed
 
 
 def test_without_a_share_there_is_no_process(checkpoint):

@@ -59,11 +59,13 @@ class BlendedPredictor(nn.Module):
     def weights(self) -> torch.Tensor:
         """float[2, S]: by which a seed's two scores are multiplied, so that its share is not `share`.
 
-        Networks learn nothing of cells of another kind than the labelled ones, if these are few; the process
-        has the prior there.
+        Networks do not see which operation stands at which place. As far as the process finds that this
+        decides, the other part of the score is the process's, too. And networks learn nothing of cells of
+        another kind than the labelled ones, if these are few; the process has the prior there.
         """
         shift = torch.tensor(self.process.shifts) / self.process.weight.shape[1]  # [S]
-        share = (SHIFTED * shift).clamp(max=MOST).clamp(min=self.share)
+        share = self.share + (1 - self.share) * self.process.placed.cpu()
+        share = torch.maximum(share.clamp(max=MOST), (SHIFTED * shift).clamp(max=MOST)).clamp(min=self.share)
         return torch.stack([(1 - share) / (1 - self.share), share / self.share])
 
     def forward(self, batch: Batch) -> torch.Tensor:

@@ -77,8 +77,9 @@ class PredictorRecipe:
         5, "predictors in the ensemble of one seed, whose scores are averaged", within=(1, 100))
     kernel_share: float = setting(
         0.2, "share of kernel regression, here a Gaussian process on the pre-trained embedding and on "
-        f"analytic properties, in the score, or {FEW} / labels if that is more (0 = the ensemble alone, 1 = "
-        "the process alone)", within=(0, 1))
+        f"analytic properties, in the score, or {FEW} / labels if that is more; of the rest it gets what "
+        "it explains by places, which networks do not see (0 = the ensemble alone, 1 = the process alone)",
+        within=(0, 1))
     prior: str = setting(
         "default", "ranking without labels, learned on other spaces, that the predictor starts from: a "
         "prior.pt of benchmarks.prior, or default = the shipped one (empty = none)")

@@ -23,6 +23,7 @@ from models.metrics import normal_scores
 from models.predictor.background import Features
 
 LINEAR = ("facts", "additive")  # features with a linear kernel; the others have a Gaussian one
+PLACES = "places"  # which operation stands where
 MEAN = "prior"  # the ranking learned on other spaces
 # The ranking by old labels: a posterior mean, on the scale of normal scores, and small if these are noise.
 SOURCE = "source"
@@ -146,6 +147,12 @@ class GaussianProcess(nn.Module):
         self.size[seed], self.noise[seed], self.trust[seed] = sizes, noise, trust
         rest = (target - means @ self.trust[seed].cpu().double())[:, None]  # [n, 1]
         self.weight[seed] = torch.cholesky_solve(rest, self.cholesky(seed))[:, 0]
+
+    @property
+    def placed(self) -> torch.Tensor:
+        """float[S]: the share of the Gaussian kernels' size that belongs to the one on places."""
+        gaussian = {name: size for name, size in zip(self.kernels, self.size.mT) if name not in LINEAR}
+        return gaussian.get(PLACES, torch.zeros(len(self.size))) / sum(gaussian.values())
 
     def shift_of(self, means: torch.Tensor) -> float:
         """How far the prior tells labelled cells, with rankings [n, m], from the space's: 0 to 1.
