@@ -74,7 +74,7 @@ def test_the_process_counts_more_for_few_labels_of_another_kind():
         expected = (1 - share) * parts[0][seed] + share * parts[1][seed]
         assert torch.allclose(usual[seed], expected, atol=1e-4)
     blend.process.shifts = [1.0, 1.0]
-    assert blend.weights()[1].tolist() == pytest.approx([min(MOST, SHIFTED / n) / blend.share] * 2)
+    assert blend.shares(blend.both_scores(some)).tolist() == pytest.approx([min(MOST, SHIFTED / n)] * 2)
 
 
 def at(blend: BlendedPredictor, share: float) -> np.ndarray:
@@ -99,22 +99,31 @@ def both(blend: BlendedPredictor) -> tuple[np.ndarray, np.ndarray]:
 def test_a_score_is_the_share_of_both(blend, share):
     """All 300 cells are the reference, over which each score has mean 0 and variance 1."""
     own, other = ((x - x.mean(1, keepdims=True)) / x.std(1, ddof=1, keepdims=True) for x in both(blend))
-    for_own, for_other = blend.weights().numpy()[..., None]  # [S, 1] each
+    meant = blend.shares(blend.both_scores(TABLE)).numpy()[:, None]  # [S, 1], where `share` is the recipe's
+    for_own, for_other = (1 - meant) / (1 - RECIPE.kernel_share), meant / RECIPE.kernel_share
     assert at(blend, share) == pytest.approx(
         (1 - share) * for_own * own + share * for_other * other, abs=1e-3)
 
 
-@pytest.mark.parametrize("size, share", [(0.0, 0.5), (1.0, 0.75), (1e6, MOST)])
-def test_what_networks_do_not_see_is_the_process_s(blend, size, share):
-    """The share grows with the size of the kernel on places; the others' sizes are 1 together."""
+def shares(blend: BlendedPredictor, agree: float, foresight: float, placed: float) -> list[float]:
+    """The shares if networks and process agree so far, and the process foresees its labels so well."""
     process = copy.deepcopy(blend.process)
+    process.foresight = lambda: [foresight] * len(SEEDS)
     gaussian = [name for name in process.kernels if name not in LINEAR]
     for name in process.kernels:
-        others = 1 / (len(gaussian) - 1) if name in gaussian else 5.0
-        process.size[:, process.kernels.index(name)] = size if name == PLACES else others
+        others = (1 - placed) / (len(gaussian) - 1) if name in gaussian else 5.0
+        process.size[:, process.kernels.index(name)] = placed if name == PLACES else others
     changed = BlendedPredictor(blend.ensemble, len(SEEDS), blend.background, process, blend.share)
-    assert torch.allclose(blend.share * changed.weights()[1], torch.tensor(share))
-    assert torch.allclose((1 - blend.share) * changed.weights()[0], torch.tensor(1 - share))
+    one, other = np.random.default_rng(0).permuted(np.tile(np.arange(4000.0), (2, 1)), axis=1)
+    both = torch.tensor(np.stack([one, agree * one + (1 - agree**2) ** 0.5 * other]))  # [2, R]
+    return changed.shares(both[:, None].expand(2, len(SEEDS), -1)).tolist()
+
+
+@pytest.mark.parametrize("agree, foresight, placed, share", [
+    (0.8, 0.9, 0.0, 0.5), (0.8, 0.9, 0.5, 0.75), (0.8, 0.9, 0.99, MOST), (0.8, 0.7, 0.5, 0.625),
+    (0.8, 0.5, 0.5, 0.5), (1.0, 0.9, 0.5, 0.5), (0.8, -0.1, 0.5, 0.5)])
+def test_what_networks_do_not_see_is_the_process_s(blend, agree, foresight, placed, share):
+    assert shares(blend, agree, foresight, placed) == pytest.approx([share] * len(SEEDS), abs=0.02)
 
 
 def test_a_label_that_depends_on_places_alone_shows_in_the_share():

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from models.batch import Batch
+from models.metrics import spearman_rho
 from models.predictor.background import Background, reference_cells
 from models.predictor.ensemble import Ensemble
 from models.predictor.gaussian_process import GaussianProcess
@@ -53,20 +54,28 @@ class BlendedPredictor(nn.Module):
         scores = torch.cat(on_pieces(lambda piece: self.both_scores(some.rows(piece)), pieces,
                                      self.ensemble.accepts_stacked_parameters), dim=-1)  # [2, S, R]
         mean, std = scores.mean(-1), scores.std(-1).clamp(min=1e-6)  # [2, S] each
-        self.scale = torch.stack([mean, std / self.weights().to(std)])  # [2, 2, S]
+        share = self.shares(scores).to(std)
+        # a seed's two scores are multiplied by these, so that its share is not `share`
+        weights = torch.stack([(1 - share) / (1 - self.share), share / self.share])  # [2, S]
+        self.scale = torch.stack([mean, std / weights])  # [2, 2, S]
         return self
 
-    def weights(self) -> torch.Tensor:
-        """float[2, S]: by which a seed's two scores are multiplied, so that its share is not `share`.
+    def shares(self, scores: torch.Tensor) -> torch.Tensor:
+        """float[S]: the share of the process in each seed's score, at least `share`.
 
-        Networks do not see which operation stands at which place. As far as the process finds that this
-        decides, the other part of the score is the process's, too. And networks learn nothing of cells of
-        another kind than the labelled ones, if these are few; the process has the prior there.
+        scores: float[2, S, R], of networks and process, of unlabelled cells. Networks do not see which
+        operation stands at which place. If the process finds that this decides, and errs no more than the two
+        differ, so that it is the networks that err, more of the score is the process's. And networks learn
+        nothing of cells of another kind than the labelled ones, if these are few; the process has the prior
+        there.
         """
-        shift = torch.tensor(self.process.shifts) / self.process.weight.shape[1]  # [S]
-        share = self.share + (1 - self.share) * self.process.placed.cpu()
-        share = torch.maximum(share.clamp(max=MOST), (SHIFTED * shift).clamp(max=MOST)).clamp(min=self.share)
-        return torch.stack([(1 - share) / (1 - self.share), share / self.share])
+        pairs = scores.detach().cpu().numpy().swapaxes(0, 1)  # [S, 2, R]
+        differ = 1 - torch.tensor([spearman_rho(*pair) for pair in pairs])  # [S]
+        errs = 1 - torch.tensor(self.process.foresight())  # [S]
+        right = (2 - errs / differ.clamp(min=1e-6)).clamp(0, 1)  # 0: it errs twice as much as they differ
+        unseen = self.share + (1 - self.share) * right * self.process.placed.cpu()
+        shifted = SHIFTED * torch.tensor(self.process.shifts) / self.process.weight.shape[1]
+        return torch.maximum(unseen, shifted).clamp(max=max(MOST, self.share)).clamp(min=self.share)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         if self.ensemble is None:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.metrics import normal_scores
+from models.metrics import normal_scores, spearman_rho
 from models.predictor.background import Features
 
 LINEAR = ("facts", "additive")  # features with a linear kernel; the others have a Gaussian one
@@ -107,6 +107,7 @@ class GaussianProcess(nn.Module):
         self.before = torch.tensor([beliefs.sizes[name] for name in self.kernels]).double().log()  # [C]
         self.trusts, self.shifted = [beliefs.trusts[name] for name in self.means], beliefs.shifted
         self.shifts = [0.0] * seeds  # of `shift_of`, since `fit`
+        self.targets = []  # float64[n] per seed, since `fit`
         self.register_buffer("size", self.before.exp().float().repeat(seeds, 1))  # [S, C]
         self.register_buffer("noise", torch.full((seeds,), NOISE))
         self.register_buffer("trust", torch.tensor([mean for mean, _ in self.trusts]).repeat(seeds, 1))
@@ -123,7 +124,8 @@ class GaussianProcess(nn.Module):
             getattr(process, f"points_{name}").copy_(process.standard(seen[name], name))
         if label.shape[1]:
             # one seed after another, to hold few n x n matrices in memory
-            for seed, target in enumerate(torch.as_tensor(normal_scores(label, label))):
+            process.targets = list(torch.as_tensor(normal_scores(label, label)))
+            for seed, target in enumerate(process.targets):
                 process.fit_seed(seed, target)
         return process
 
@@ -216,6 +218,11 @@ class GaussianProcess(nn.Module):
         """
         precision = torch.cholesky_inverse(self.cholesky(seed)).diagonal()  # [n]
         return target.double() - self.weight[seed].cpu().double() / precision
+
+    def foresight(self) -> list[float]:
+        """Spearman's rho, per seed, between the labels and what the others say of each, since `fit`."""
+        return [spearman_rho(self.left_out(seed, target).numpy(), target.numpy())
+                for seed, target in enumerate(self.targets)]
 
     def cholesky(self, seed: int) -> torch.Tensor:
         """The Cholesky factor [n, n], in double precision, of the covariance of a seed's labels."""
