@@ -291,9 +291,9 @@ def fit_predictor(
     background = background_of(recipe, vocabulary, checkpoint).to(table.ops.device)
     scales = length_scales(background(reference_cells(table)))
     process = fit_gaussian_process(background, scales, examples) if share else None
-    if share == 1:
-        return BlendedPredictor(None, len(seeds), background, process, share)
     predictor = BlendedPredictor(None, len(seeds), background, process, share).to(table.ops.device)
+    if share == 1:
+        return predictor
     m, offset = recipe.members, None
     if background.prior is not None:
         predictor.offset = prior_offset(scales[MEAN], process, len(seeds)).to(table.ops.device)
