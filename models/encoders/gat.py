@@ -52,7 +52,7 @@ class GAT(MessagePassing):
 
 def attend(convolve: nn.Module, skip: nn.Linear, embed: torch.Tensor, known: torch.Tensor,
            earlier: torch.Tensor | float, forbidden: torch.Tensor) -> torch.Tensor:
-    """A layer of attention over skip(embedding) + earlier: -> [D, V, B], without its bias on the way in.
+    """A layer of attention over skip(embedding) + earlier: -> [D, V, B].
 
     embed [D, K+2] and known [K+3, V, B], whose last row is one, give the embedding; earlier [D, V, B]. Skip,
     projection and the logits of both ends are linear, so one matmul serves all three.
@@ -80,8 +80,8 @@ def attend(convolve: nn.Module, skip: nn.Linear, embed: torch.Tensor, known: tor
 class Attention(torch.autograd.Function):
     """value [H, C, V, B], logits of source and target [H, V, B], forbidden [1, V, V, B] -> [H, C, V, B].
 
-    Vertex i receives of j with the weight softmax_j leaky_relu(target_i + source_j), where forbidden, else 0,
-    is -inf not.
+    Vertex i receives of j with the weight softmax_j (leaky_relu(target_i + source_j) + forbidden_ij);
+    forbidden is -inf where it receives nothing, else 0.
     """
 
     @staticmethod

@@ -14,15 +14,16 @@ from models.predictor.ensemble import Ensemble
 from models.predictor.gaussian_process import GaussianProcess
 from runtime.threads import on_pieces
 
-SHIFTED, MOST = 50, 0.9  # labels below which the process counts more if they are of another kind; its share
+SHIFTED = 50  # of n labels of another kind than the space the process has the share SHIFTED / n
+MOST = 0.9  # its share, at most, if there are networks
 
 
 class BlendedPredictor(nn.Module):
     """forward(batch) -> score [S, B]: a weighted sum of each seed's ensemble and the Gaussian process's mean.
 
-    The process has the weight `share`. Both scores are first brought to mean 0 and variance 1 over unlabelled
-    cells (`fit_scale`). Without a process, the score is the ensemble's alone; with a share of 1, the
-    process's.
+    The process has the weight `share`, or more (`shares`). Both scores are first brought to mean 0 over
+    unlabelled cells, and to such a variance that the weights come out (`fit_scale`). Without a process, the
+    score is the ensemble's alone; with a share of 1, the process's.
     """
 
     def __init__(self, ensemble: Ensemble | None, seeds: int, background: Background,
@@ -34,7 +35,7 @@ class BlendedPredictor(nn.Module):
         super().__init__()
         self.ensemble, self.seeds, self.background = ensemble, seeds, background
         self.process, self.share = process, share
-        # mean and std of both scores, [S] each
+        # of both scores, [S] each: the mean, and the std by the factor that makes `share` that of `shares`
         scale = torch.tensor([0.0, 1.0])[:, None, None].expand(2, 2, seeds)
         self.register_buffer("scale", scale.clone())
         # a seed's networks learn what is missing to offset[0] + offset[1] times the prior's score
@@ -44,7 +45,8 @@ class BlendedPredictor(nn.Module):
     def fit_scale(self, table: Batch, chunk: int | None = None) -> BlendedPredictor:
         """Measures mean and std of both scores over cells of the table, without their labels.
 
-        chunk: graphs x members at a time, at most.
+        Only where the process was fitted: a file does not hold its labels. chunk: graphs x members at a time,
+        at most.
         """
         if self.process is None or self.ensemble is None:
             return self

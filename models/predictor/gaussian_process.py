@@ -154,7 +154,7 @@ class GaussianProcess(nn.Module):
     def placed(self) -> torch.Tensor:
         """float[S]: the share of the Gaussian kernels' size that belongs to the one on places."""
         gaussian = {name: size for name, size in zip(self.kernels, self.size.mT) if name not in LINEAR}
-        return gaussian.get(PLACES, torch.zeros(len(self.size))) / sum(gaussian.values())
+        return gaussian.get(PLACES, self.noise.new_zeros(len(self.size))) / sum(gaussian.values())
 
     def shift_of(self, means: torch.Tensor) -> float:
         """How far the prior tells labelled cells, with rankings [n, m], from the space's: 0 to 1.
