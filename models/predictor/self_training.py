@@ -37,7 +37,7 @@ from runtime.seeding import mix
 from runtime.settings import setting
 
 ENOUGH, MOST = 200, 20_000  # labels from which a teacher is worth listening to; unlabelled cells
-FEWEST = 100  # unlabelled cells; a student learns nothing of fewer
+FEWEST = 50  # unlabelled cells; a student learns nothing of fewer
 PUPIL = 1000  # the members of a student are numbered from here, so that their draws are their own
 TAUGHT, RELEARNT = 0.075, 0.25  # of the epochs of a recipe: on the teacher's scores, then on the labels
 GENTLE = 0.5  # of the learning rates, when the student learns the labels
