@@ -8,13 +8,13 @@ of two matrices, of 2,048 x 2,048, and of thousands of 7 x 7 at once; and the ra
 writes memory. Of a stage the table says
 
     seconds   of a call, without the profiler
-    outside   the share in which no operation of torch or numpy runs: Python, and waiting
+    outside   the share in which no operation of torch runs: Python, numpy, and waiting
     products  the share in products of matrices, their speed, and that as a share of the fastest product
     other     the share in other operations of torch; the memory that they read and write, each tensor once,
               as a share of the copy's rate
     most      the operations that take the most time, each with its share
 
-Stages that compute with numpy have no operations of torch: there all is outside, and says nothing.
+Mutation computes with Python and numpy: there all is outside.
 """
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from runtime.log import command_line, console, output, progress_bar, provenance
 from runtime.seeding import choose_device, device_name
 from runtime.settings import parse, setting
 
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::convolution_backward",
-            "aten::mkldnn_convolution", "aten::_convolution")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
 TURNS = 4  # under the profiler, of which the fastest counts
-MOST = 8  # operations that are named
-NAMES = [name for name in speed.STAGES if name != "search"]  # search reads and writes files
+NAMED = 8  # operations that are named
+# search reads and writes files; the products in the convolutions of train are not counted
+NAMES = [name for name in speed.STAGES if name not in ("search", "train")]
 
 
 @dataclass
@@ -122,22 +122,20 @@ def profiled(work: Callable[[], object], limit: dict[str, float]) -> dict:
     return {"seconds": plain, "seconds_profiled": traced, **shares,
             "product_speed": speed_of, "of_fastest_product": speed_of / limit["product"],
             "memory_rate": rate, "of_copy": rate / limit["memory"],
-            "most": {name: spent / traced for name, spent in seconds.most_common(MOST)}}
+            "most": {name: spent / traced for name, spent in seconds.most_common(NAMED)}}
 
 
 def traced_call(work: Callable[[], object]) -> tuple[float, profile]:
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True, with_flops=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         seconds = timed(work)
     return seconds, profiler
 
 
 def product_flops(event) -> int:
-    """Multiplications and additions of all calls; of a convolution what the profiler says, and nothing of
-    its backward pass."""
-    if event.key.endswith("mm"):
-        left, right = event.input_shapes[-2:] if "add" not in event.key else event.input_shapes[1:3]
-        return 2 * math.prod(left) * right[-1] * event.count
-    return event.flops
+    """Multiplications and additions of all calls of an operation in PRODUCTS."""
+    first = 1 if "add" in event.key else 0  # what is added comes before the factors
+    left, right = event.input_shapes[first:first + 2]
+    return 2 * math.prod(left) * right[-1] * event.count
 
 
 def traffic(event) -> int:

@@ -20,7 +20,6 @@ import torch
 import spaces
 from models.batch import Batch
 from models.checkpoint import load_encoder
-from models.metrics import normal_scores
 from models.predictor.background import REFERENCE, Background, Features
 from models.predictor.fit import frozen_encoder
 from models.predictor.gaussian_process import GaussianProcess, Scale, length_scales
@@ -122,8 +121,7 @@ class Ranking:
             self.known_of, here = portable(target, knowledge.device)
         self.process = GaussianProcess.fit(
             {name: feature[None] for name, feature in seen.items()}, scales, old.label[None], beliefs(0))
-        ranks = torch.as_tensor(normal_scores(old.label, old.label))  # [n]
-        self.worth = max(0.0, correlation(self.process.left_out(0, ranks), ranks))
+        self.worth = max(0.0, correlation(self.process.left_out(0), self.process.targets[0]))
         if not self.same:
             self.process.rescale(here)
 

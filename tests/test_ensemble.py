@@ -138,6 +138,7 @@ def test_parameters_and_gradients_of_a_flat_are_those_of_the_ensemble(batches):
         flat.value.zero_()
     assert not any(p.any() for p in ensemble.params.values())
 
+
 def test_the_optimiser_makes_the_steps_of_torchs():
     start = [torch.randn(2, n) for n in (5, 9)]
     ours = AdamW([(Flat([torch.nn.Parameter(p.clone())]), peak) for p, peak in zip(start, (2e-3, 1e-2))], 0.1)

@@ -107,7 +107,7 @@ class GaussianProcess(nn.Module):
         self.before = torch.tensor([beliefs.sizes[name] for name in self.kernels]).double().log()  # [C]
         self.trusts, self.shifted = [beliefs.trusts[name] for name in self.means], beliefs.shifted
         self.shifts = [0.0] * seeds  # of `shift_of`, since `fit`
-        self.targets = []  # float64[n] per seed, since `fit`
+        self.targets = []  # of each seed, since `fit`: the labels as normal scores, float64[n]
         self.register_buffer("size", self.before.exp().float().repeat(seeds, 1))  # [S, C]
         self.register_buffer("noise", torch.full((seeds,), NOISE))
         self.register_buffer("trust", torch.tensor([mean for mean, _ in self.trusts]).repeat(seeds, 1))
@@ -211,17 +211,17 @@ class GaussianProcess(nn.Module):
             covariances.append(self.covariance(seed, new, new).cpu().double() - told.mT @ told)
         return torch.stack(covariances)
 
-    def left_out(self, seed: int, target: torch.Tensor) -> torch.Tensor:
-        """float64[n]: what the other labels say of each; target: the n labels, as normal scores.
+    def left_out(self, seed: int) -> torch.Tensor:
+        """float64[n]: what the other labels say of each of `targets`, since `fit`.
 
         Rasmussen and Williams, 2006, equation 5.12.
         """
         precision = torch.cholesky_inverse(self.cholesky(seed)).diagonal()  # [n]
-        return target.double() - self.weight[seed].cpu().double() / precision
+        return self.targets[seed].double() - self.weight[seed].cpu().double() / precision
 
     def foresight(self) -> list[float]:
         """Spearman's rho, per seed, between the labels and what the others say of each, since `fit`."""
-        return [spearman_rho(self.left_out(seed, target).numpy(), target.numpy())
+        return [spearman_rho(self.left_out(seed).numpy(), target.numpy())
                 for seed, target in enumerate(self.targets)]
 
     def cholesky(self, seed: int) -> torch.Tensor:

@@ -53,7 +53,7 @@ class Cell:
         return cell
 
     @classmethod
-    def pruned(cls, matrix: tuple[tuple[int, ...], ...], ops: tuple[str, ...]) -> Cell:
+    def as_is(cls, matrix: tuple[tuple[int, ...], ...], ops: tuple[str, ...]) -> Cell:
         """The cell of a matrix and names that need neither checks nor pruning."""
         cell = object.__new__(cls)
         cell._set(matrix, ops)

@@ -97,19 +97,19 @@ class NASBench101:
         whole, edges = len(arch.ops) == MAX_VERTICES, sum(map(sum, arch.matrix))
         while True:
             matrix, ops = _drawing(arch, rng)
-            edit, loses = rng.integers(len(PAIRS) + MAX_VERTICES - 2), False
+            edit, removes_edge = rng.integers(len(PAIRS) + MAX_VERTICES - 2), False
             if edit < len(PAIRS):
                 source, target = PAIRS[edit]
-                loses = matrix[source][target]
-                if whole and not loses and edges == MAX_EDGES:  # nearly half of all edits
+                removes_edge = matrix[source][target] == 1
+                if whole and not removes_edge and edges == MAX_EDGES:  # nearly half of all edits
                     continue
                 matrix[source][target] ^= 1
             else:
                 vertex = edit - len(PAIRS) + 1
                 others = [op for op in INNER if op != ops[vertex]]
                 ops[vertex] = others[rng.integers(len(others))]
-            if whole and not loses:  # nothing to prune, and no other drawing of the cell
-                return Cell.pruned(tuple(map(tuple, matrix)), tuple(ops))
+            if whole and not removes_edge:  # nothing to prune, and no other drawing of the cell
+                return Cell.as_is(tuple(map(tuple, matrix)), tuple(ops))
             try:
                 mutant = Cell.unchecked(matrix, ops)
             except InputError:
