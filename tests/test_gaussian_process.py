@@ -18,6 +18,7 @@ from models.predictor.gaussian_process import (
     Beliefs,
     GaussianProcess,
     Scale,
+    learnable,
     length_scales,
     most_probable,
 )
@@ -187,6 +188,22 @@ def test_a_prior_is_trusted_more_where_the_labelled_cells_are_others(known):
     assert trusts(order[-200:], Beliefs(shifted=None))[0] == [(0.6, 0.2)]
     some = np.r_[order[-130:], order[:70]]
     assert 0.6 < trusts(some)[0][0][0] < 1
+
+
+def test_six_labels_do_not_break_the_ties_of_the_prior():
+    """They may weigh its facts anew; seven, or none to start from, read all that is known."""
+    _, rows, label, _ = toy()
+    seen = Background(SPACE.vocabulary, prior=Prior(torch.ones(6), []))(toy()[0])
+    same = seen["facts"][:, None].eq(seen["facts"]).all(-1)  # [N, N]
+    scales = length_scales(seen)
+    for n in (2, 6, 7):
+        some, beliefs = learnable({name: x[torch.as_tensor(rows[:1, :n])] for name, x in seen.items()}, n)
+        score = GaussianProcess.fit(some, scales, label[:1, :n], beliefs)(seen)[0]
+        apart = (score[:, None] - score).abs()[same].max()
+        assert apart < 1e-4 if n < 7 else apart > 1e-2
+        assert not torch.allclose(score, score.mean())
+    assert learnable({"facts": seen["facts"]}, 2)[1] is USUAL
+    assert learnable(seen, 0) == (seen, USUAL)
 
 
 def test_without_labels_the_prior_ranks(known):

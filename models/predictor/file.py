@@ -163,7 +163,7 @@ def need_predictor(content: dict, path: Path) -> None:
     need_fitting(lambda: GaussianProcess(kernel["sizes"], seeds, kernel["n"]), kernel["state"],
                  f"{path}, kernel")
     parts = {MEAN: content.get("prior"), "embedding": kernel["encoder"]}
-    if not content["weights"] and kernel["share"] < 1 or not set(ALWAYS) <= set(kernel["sizes"]) <= {
+    if not content["weights"] and kernel["share"] < 1 or not {"facts"} <= set(kernel["sizes"]) <= {
             *ALWAYS, *(name for name, part in parts.items() if part is not None)}:
         raise InputError(f"{path}, kernel: its features are {', '.join(kernel['sizes'])}, and not those that "
                          "the file has the parts for: make it anew")

@@ -26,7 +26,7 @@ from models.predictor.background import Background, reference_cells
 from models.predictor.blend import BlendedPredictor
 from models.predictor.child_tuning import ChildTuning
 from models.predictor.ensemble import AdamW, Ensemble, Flat, clip_gradients
-from models.predictor.gaussian_process import MEAN, TRUST, GaussianProcess, Scale, length_scales
+from models.predictor.gaussian_process import MEAN, TRUST, GaussianProcess, Scale, learnable, length_scales
 from models.predictor.losses import LOSSES, hinge
 from models.predictor.network import PredictorNetwork
 from models.predictor.prior import load_prior
@@ -336,7 +336,8 @@ def fit_gaussian_process(
     else:
         cells = table.rows(torch.as_tensor(rows.reshape(-1), device=table.ops.device))  # S n graphs
         seen = {name: feature.unflatten(0, rows.shape) for name, feature in background(cells).items()}
-    return GaussianProcess.fit({name: x.to(table.ops.device) for name, x in seen.items()}, scales, label)
+    seen, beliefs = learnable({name: x.to(table.ops.device) for name, x in seen.items()}, rows.shape[1])
+    return GaussianProcess.fit(seen, scales, label, beliefs)
 
 
 def prior_offset(scale: Scale, process: GaussianProcess | None, seeds: int) -> torch.Tensor:

@@ -38,6 +38,8 @@ FAR = 0.2  # standard deviations beyond that at which SHIFTED holds in full
 NOISE, NOISE_FACTOR = 0.1, 1.0  # variance of a label's noise before any label; standard deviation of its log
 # A normal score among n labels is a rank among n: as uncertain as 1 / n, in addition.
 SIZES = {"properties": 0.16, "embedding": 0.16, "places": 0.05, "facts": 0.01}  # of the kernels, likewise
+# Few labels tell how to weigh what the prior weighs, at most: a kernel on more breaks its ties by chance.
+ENOUGH, FACT_SIZE = 7, 0.005  # labels that tell more; size of the kernel on facts with fewer, per label
 SIZE_FACTOR = 1.0  # standard deviation of the logarithm of a size
 STEPS, RATE = 30, 0.3  # of Adam, to the most probable sizes; torch's would import torch's compiler
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -86,6 +88,13 @@ class Beliefs(NamedTuple):
 
 
 USUAL = Beliefs()
+
+
+def learnable(seen: Features, n: int) -> tuple[Features, Beliefs]:
+    """The features of which n labels tell more than the prior, and what is probable before them."""
+    if MEAN not in seen or not 0 < n < ENOUGH:
+        return seen, USUAL
+    return {name: seen[name] for name in ("facts", MEAN)}, Beliefs(sizes={"facts": FACT_SIZE * n})
 
 
 class GaussianProcess(nn.Module):
