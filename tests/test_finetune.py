@@ -19,7 +19,7 @@ from models.predictor.losses import LOSSES
 from spaces.labels.protocols import RANKING_PROTOCOLS, Split, split
 from spaces.labels.read import Labels, read_labels
 from spaces.metrics import Metric
-from toys.finetune import PRETRAIN, SEEDS, TRAIN, darts_labels, refused, train
+from toys.finetune import PRETRAIN, SEEDS, SHORT, TRAIN, darts_labels, refused, train
 from toys.labels import KEYS, SPACE, TEST, VAL, N, write_labels
 
 
@@ -293,6 +293,13 @@ def test_a_mistake_ends_with_code_2_and_one_line_on_stderr(tmp_path):
     end = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
     assert end.returncode == 2 and end.stdout == ""
     assert re.fullmatch("error: .*absent.pt.*\n", end.stderr)
+
+
+def test_a_run_does_not_wait_for_the_import_of_a_compiler(tmp_path, labels):
+    """Of torch's; it takes seconds, more than fitting few labels."""
+    flags = ["--labels", labels, "--save", str(tmp_path / "run"), *SHORT]
+    code = f"import sys, finetune; finetune.main({flags}); sys.exit('torch._dynamo' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_of_a_metric_to_minimise_the_lowest_scores_highest(monkeypatch):

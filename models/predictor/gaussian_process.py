@@ -113,11 +113,13 @@ class GaussianProcess(nn.Module):
             self.register_buffer(f"mean_{name}", torch.zeros(size))
             self.register_buffer(f"scale_{name}", torch.ones(size))
             self.register_buffer(f"points_{name}", torch.zeros(seeds, n, size))
-        self.before = torch.tensor([beliefs.sizes[name] for name in self.kernels]).double().log()  # [C]
+        sizes_before = np.array([beliefs.sizes[name] for name in self.kernels], np.float32)  # [C]
+        # by numpy: on the meta device torch's logarithm would import torch's compiler, for seconds
+        self.before = torch.tensor(np.log(sizes_before, dtype=float).tolist(), dtype=torch.double)  # [C]
         self.trusts, self.shifted = [beliefs.trusts[name] for name in self.means], beliefs.shifted
         self.shifts = [0.0] * seeds  # of `shift_of`, since `fit`
         self.targets = []  # of each seed, since `fit`: the labels as normal scores, float64[n]
-        self.register_buffer("size", self.before.exp().float().repeat(seeds, 1))  # [S, C]
+        self.register_buffer("size", torch.tensor(sizes_before.tolist()).repeat(seeds, 1))  # [S, C]
         self.register_buffer("noise", torch.full((seeds,), NOISE))
         self.register_buffer("trust", torch.tensor([mean for mean, _ in self.trusts]).repeat(seeds, 1))
         self.register_buffer("weight", torch.zeros(seeds, n))
