@@ -33,7 +33,7 @@ from models.predictor.blend import BlendedPredictor
 from models.predictor.file import load_encoder_or_predictor, load_predictor, save_predictor
 from models.predictor.fit import Examples, encoder_of, score_cells
 from models.predictor.prior import prior_digest
-from models.predictor.self_training import TaughtRecipe, all_steps, fit_and_teach
+from models.predictor.self_training import TaughtRecipe, all_steps, fit_and_teach, universal_digest
 from runtime.checkpoint import weights_digest
 from runtime.errors import InputError, main_guard
 from runtime.files import path_of, write_json, write_text
@@ -112,7 +112,8 @@ def main(argv: list[str] | None = None) -> dict | None:
     splits = [split(labels, protocol, config.finetune_train_samples, seed) for seed in seeds]
     decided = by_content(fingerprint(config), **spaces.digests(space=space), labels=labels.digest,
                          model_state_dict=checkpoint and digest_of(checkpoint),
-                         prior=prior_digest(config.prior, space.vocabulary))
+                         prior=prior_digest(config.prior, space.vocabulary),
+                         universal=universal_digest(config, config.finetune_train_samples, space))
     with exclusive(folder, "--save"):
         open_folder(folder, config, decided)
         if (folder / "result.json").exists():
@@ -213,6 +214,7 @@ class Run:
             "members": config.members,
             "kernel_share": config.kernel_share,
             "prior": config.prior or None,
+            "unlabelled": config.unlabelled,
             "seeds": list(splits),
             **measures(rankings),
         }

@@ -29,7 +29,8 @@ PRETRAIN=$OUT/$SPACE/pretrain RUN=$OUT/$SPACE/$DATASET
 make_environment
 export OMP_WAIT_POLICY=passive  # threads that spin while waiting are slow beside other work
 ALL=${THREADS:-$(getconf _NPROCESSORS_ONLN)}
-run() { .venv/bin/python "$@" --device "${DEVICE:-auto}" --threads $((ALL > 1 ? ALL / 2 : 1)); }
+HALF=$((ALL > 1 ? ALL / 2 : 1))
+run() { .venv/bin/python "$@" --device "${DEVICE:-auto}" --threads "$HALF"; }
 # less than the defaults: about 2 minutes on 2 cores
 FEW_STEPS="--iterations 300" FEW_EPOCHS= FEW_MEMBERS="--members 3"
 if [ -n "${TINY:-}" ]; then
@@ -60,7 +61,7 @@ BESIDE=$!
 set +m
 trap 'kill -- -$BESIDE 2>/dev/null || true' EXIT
 run pretrain.py --space "$SPACE" --save "$PRETRAIN" --resume $FEW_STEPS
-finetune finetune --model_state_dict "$PRETRAIN/last.pt"
+HALF=$ALL finetune finetune --model_state_dict "$PRETRAIN/last.pt"  # what ran beside has nearly ended
 wait "$BESIDE" || {
     cat "$RUN/beside.log" >&2
     exit 1

@@ -17,7 +17,7 @@ import torch
 
 import pretrain
 from models.batch import Batch
-from models.checkpoint import load_encoder
+from models.checkpoint import UNIVERSAL, load_encoder
 from models.features.facts import portable_facts
 from models.features.paths import cell_features, path_columns, path_features
 from models.features.properties import cell_properties
@@ -156,7 +156,7 @@ def from_space(name: str) -> Callable[[PredictorTask], dict]:
 
 def universal(task: PredictorTask) -> dict:
     """The encoder for all spaces: the shipped one, or another file."""
-    return load_encoder(task.universal or str(ROOT / "checkpoints" / "universal.pt"), task.space)
+    return load_encoder(task.universal or str(UNIVERSAL), task.space)
 
 
 def from_dataset(dataset: str) -> Callable[[PredictorTask], dict]:

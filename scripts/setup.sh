@@ -2,7 +2,8 @@
 # PYTHON chooses the interpreter that makes it (default python3; 3.10 to 3.13).
 make_environment() {
     local python=${PYTHON:-python3} stamp=.venv/installed
-    if cmp -s requirements.txt "$stamp" && .venv/bin/python -c 'import torch' 2>/dev/null; then return; fi
+    local found='import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)'  # its import takes seconds
+    if cmp -s requirements.txt "$stamp" && .venv/bin/python -c "$found" 2>/dev/null; then return; fi
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || {
         echo "error: $python is missing or not Python 3.10 to 3.13: set PYTHON=/path/to/one" >&2
         return 2

@@ -19,12 +19,12 @@ import torch
 
 import spaces
 from models.batch import Batch
-from models.checkpoint import load_encoder
+from models.checkpoint import UNIVERSAL, load_encoder
 from models.predictor.background import REFERENCE, Background, Features
 from models.predictor.fit import frozen_encoder
 from models.predictor.gaussian_process import GaussianProcess, Scale, length_scales
 from runtime.errors import InputError
-from runtime.files import ROOT, path_of, whole_lines
+from runtime.files import path_of, whole_lines
 from runtime.guarded import checked_json, read_checked
 from spaces import Space
 from spaces.labels.read import read_labels
@@ -138,7 +138,7 @@ def correlation(one: torch.Tensor, other: torch.Tensor) -> float:
 
 def portable(space: Space, device: torch.device) -> tuple[Callable[[Batch], Features], dict[str, Scale]]:
     """A function of graphs of the space to the features that mean the same in all, and their scales."""
-    universal = load_encoder(str(ROOT / "checkpoints" / "universal.pt"), space)
+    universal = load_encoder(str(UNIVERSAL), space)
     background = Background(space.vocabulary, frozen_encoder(universal, universal["weights"])).to(device)
 
     def known_of(table: Batch) -> Features:

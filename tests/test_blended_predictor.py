@@ -166,7 +166,8 @@ def test_the_process_reads_the_encoder_that_no_label_has_moved(blend, checkpoint
 def test_the_scale_is_measured_on_the_table_and_in_chunks(blend, monkeypatch):
     """On the reference cells alone, whichever carry the labels."""
     scale = blend.scale
-    assert torch.allclose(blend.fit_scale(TABLE, chunk=30).scale, scale, atol=1e-4)
+    monkeypatch.setattr("models.batch.PIECE", 5 * SPACE.max_vertices)
+    assert torch.allclose(blend.fit_scale(TABLE).scale, scale, atol=1e-4)
     monkeypatch.setattr("models.predictor.background.REFERENCE", 10)
     some = TABLE.rows(torch.linspace(0, CELLS - 1, 10).long())
     few = blend.fit_scale(TABLE).scale  # [2, 2, S]
@@ -186,10 +187,11 @@ def test_labels_of_one_seed_do_not_reach_another(checkpoint):
     assert before[0] == pytest.approx(after[0], abs=1e-5) and np.abs(before[1] - after[1]).max() > 0.1
 
 
-def test_scoring_in_chunks_and_of_some_rows(blend):
+def test_scoring_in_chunks_and_of_some_rows(blend, monkeypatch):
     scores = score_cells(blend, TABLE)
     assert scores.shape == (len(SEEDS), CELLS)
-    assert score_cells(blend, TABLE, chunk=28) == pytest.approx(scores, abs=1e-4)
+    monkeypatch.setattr("models.batch.PIECE", 5 * SPACE.max_vertices)  # less than a graph for each network
+    assert score_cells(blend, TABLE) == pytest.approx(scores, abs=1e-4)
     rows = np.array([5, 3, 3])
     assert score_cells(blend, TABLE, rows) == pytest.approx(scores[:, rows], abs=1e-4)
 

@@ -318,10 +318,11 @@ def test_every_step_is_reported(n, batch_size):
     assert len(calls) == steps(settings, n) > 0
 
 
-def test_scoring_is_done_without_dropout_and_in_pieces():
+def test_scoring_is_done_without_dropout_and_in_pieces(monkeypatch):
     ensemble = Ensemble(members(2, dropout=0.5)).train()
     scores = score_ensemble(ensemble, TABLE)
     assert scores.shape == (2, 60)
-    assert np.allclose(scores, score_ensemble(ensemble, TABLE, chunk=14), atol=1e-5)
+    monkeypatch.setattr("models.batch.PIECE", 14 * SPACE.max_vertices)
+    assert np.allclose(scores, score_ensemble(ensemble, TABLE), atol=1e-5)
     rows = np.array([5, 3, 3])
     assert np.allclose(score_ensemble(ensemble, TABLE, rows), scores[:, rows], atol=1e-5)

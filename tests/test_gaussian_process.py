@@ -236,10 +236,11 @@ def test_a_number_that_never_varies_says_nothing(known, elsewhere):
     assert torch.allclose(there, without, atol=1e-4)
 
 
-def test_what_is_known_without_labels():
+def test_what_is_known_without_labels(monkeypatch):
     table, encoder = toy()[0], small_encoder(SPACE)
     alone = Background(SPACE.vocabulary)(table)
-    more = Background(SPACE.vocabulary, encoder, Prior(torch.ones(6), []))(table, chunk=70)
+    monkeypatch.setattr("models.batch.PIECE", 70 * SPACE.max_vertices)
+    more = Background(SPACE.vocabulary, encoder, Prior(torch.ones(6), []))(table)
     assert [*alone] == ["properties", "places", "facts"]
     assert more.keys() - alone.keys() == {"prior", "embedding"}
     assert all(torch.equal(more[name], feature) for name, feature in alone.items())

@@ -20,6 +20,7 @@ from models.predictor.self_training import (
     all_steps,
     fit_and_teach,
     pupils,
+    universal_digest,
     unlabelled,
 )
 
@@ -78,6 +79,11 @@ def test_the_teachers_opinion_decides_what_the_labels_leave_open(few, monkeypatc
     misled = honest(fit_and_teach(RECIPE, SPACE, None, given), TABLE)[0]
     left = np.setdiff1d(np.arange(60), given.rows[0])
     assert kendall_tau(misled[left], WORTH[left]) < kendall_tau(true[left], WORTH[left]) - 0.05
+
+
+def test_a_run_that_reads_the_universal_encoder_knows_it():
+    assert len(universal_digest(RECIPE, ENOUGH, SPACE)) == 64
+    assert universal_digest(RECIPE, ENOUGH - 1, SPACE) == ""
 
 
 def test_the_number_of_unlabelled_cells_is_bounded():

@@ -39,8 +39,8 @@ class Background(nn.Module):
         self.vocabulary, self.encoder, self.prior = vocabulary, encoder, prior
 
     @torch.no_grad()
-    def forward(self, table: Batch, chunk: int | None = None) -> Features:
-        """N graphs -> {name: float[N, P]}. chunk: graphs that the encoder reads at a time."""
+    def forward(self, table: Batch) -> Features:
+        """N graphs -> {name: float[N, P]}."""
         cells = range(int(table.marks.max()) + 1)
         rows = torch.arange(table.num_graphs, device=table.ops.device)
 
@@ -57,12 +57,12 @@ class Background(nn.Module):
         if self.encoder is not None:
             self.encoder.eval()
             known["embedding"] = torch.cat(on_pieces(
-                lambda piece: self.encoder.embed(table.rows(piece)), rows.split(chunk or table.piece)))
+                lambda piece: self.encoder.embed(table.rows(piece)), rows.split(table.piece)))
         return known
 
-    def offset(self, table: Batch) -> torch.Tensor:
-        """The prior's score [N] alone."""
-        return self.prior.score(table, self.vocabulary)
+    def offset(self, table: Batch) -> torch.Tensor | None:
+        """The prior's score [N] alone; None without a prior."""
+        return None if self.prior is None else self.prior.score(table, self.vocabulary)
 
 
 def reference_cells(table: Batch) -> Batch:

@@ -11,7 +11,7 @@ from models.batch import Batch
 from models.metrics import spearman_rho
 from models.predictor.background import Background, reference_cells
 from models.predictor.ensemble import Ensemble
-from models.predictor.gaussian_process import GaussianProcess
+from models.predictor.gaussian_process import MEAN, GaussianProcess
 from runtime.threads import on_pieces
 
 SHIFTED = 50  # of n labels of another kind than the space the process has the share SHIFTED / n
@@ -42,17 +42,15 @@ class BlendedPredictor(nn.Module):
         self.register_buffer("offset", torch.zeros(2, seeds))
 
     @torch.no_grad()
-    def fit_scale(self, table: Batch, chunk: int | None = None) -> BlendedPredictor:
+    def fit_scale(self, table: Batch) -> BlendedPredictor:
         """Measures mean and std of both scores over cells of the table, without their labels.
 
-        Only where the process was fitted: a file does not hold its labels. chunk: graphs x members at a time,
-        at most.
+        Only where the process was fitted: a file does not hold its labels.
         """
         if self.process is None or self.ensemble is None:
             return self
         some = reference_cells(table)
-        pieces = torch.arange(some.num_graphs, device=table.ops.device).split(
-            max(1, (chunk or table.piece) // self.ensemble.size))
+        pieces = torch.arange(some.num_graphs, device=table.ops.device).split(some.piece)
         scores = torch.cat(on_pieces(lambda piece: self.both_scores(some.rows(piece)), pieces,
                                      self.ensemble.accepts_stacked_parameters), dim=-1)  # [2, S, R]
         mean, std = scores.mean(-1), scores.std(-1).clamp(min=1e-6)  # [2, S] each
@@ -83,22 +81,25 @@ class BlendedPredictor(nn.Module):
         if self.ensemble is None:
             return self.process(self.background(batch))
         if self.process is None:
-            return self.ensemble_scores(batch)
+            return self.ensemble_scores(batch, self.background.offset(batch))
         mean, std = self.scale[..., None]  # [2, S, 1] each
         own, other = (self.both_scores(batch) - mean) / std
         return (1 - self.share) * own + self.share * other
 
     def both_scores(self, batch: Batch) -> torch.Tensor:
         """float[2, S, B]: the scores of the ensemble and of the Gaussian process."""
-        return torch.stack([self.ensemble_scores(batch), self.process(self.background(batch))])
+        known = self.background(batch)
+        prior = known[MEAN][:, 0] if MEAN in known else None
+        return torch.stack([self.ensemble_scores(batch, prior), self.process(known)])
 
-    def ensemble_scores(self, batch: Batch) -> torch.Tensor:
-        """float[S, B]: the mean score of a seed's members, above the offset."""
+    def ensemble_scores(self, batch: Batch, prior: torch.Tensor | None) -> torch.Tensor:
+        """float[S, B]: the mean score of a seed's members, above the offset by the prior's score [B]."""
         scores = self.member_scores(batch).mean(1)
-        if self.background.prior is None:
-            return scores
-        return scores + self.offset[0, :, None] + self.offset[1, :, None] * self.background.offset(batch)
+        return scores if prior is None else scores + self.offset[0, :, None] + self.offset[1, :, None] * prior
 
     def member_scores(self, batch: Batch) -> torch.Tensor:
         """float[S, m, B]: the score of every member, without the offset."""
-        return self.ensemble(batch.expand(self.ensemble.size)).view(self.seeds, -1, batch.num_graphs)
+        rows = torch.arange(batch.num_graphs, device=batch.ops.device)
+        scores = [self.ensemble(batch.rows(piece).expand(self.ensemble.size))
+                  for piece in rows.split(max(1, batch.piece // self.ensemble.size))]
+        return torch.cat(scores, dim=-1).view(self.seeds, -1, batch.num_graphs)

@@ -362,27 +362,18 @@ def embeddings(ensemble: Ensemble, table: Batch, rows: torch.Tensor) -> torch.Te
                                ensemble.accepts_stacked_parameters), dim=1)
 
 
-def score_ensemble(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None,
-                   chunk: int | None = None) -> np.ndarray:
-    """The scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode.
-
-    chunk: graphs x members at a time, at most.
-    """
+def score_ensemble(ensemble: Ensemble, table: Batch, rows: np.ndarray | None = None) -> np.ndarray:
+    """The scores float[M, N] of the graphs `rows` (int[N]; None = all) by every member, in eval mode."""
     ensemble.eval()
     return score_in_chunks(lambda batch: ensemble(batch.expand(ensemble.size)), table, rows,
-                           (chunk or table.piece) // ensemble.size, ensemble.accepts_stacked_parameters)
+                           table.piece // ensemble.size, ensemble.accepts_stacked_parameters)
 
 
-def score_cells(predictor: BlendedPredictor, table: Batch, rows: np.ndarray | None = None,
-                chunk: int | None = None) -> np.ndarray:
-    """The scores float[S, N] of the graphs `rows` (int[N]; None = all).
-
-    chunk: graphs x members at a time, at most.
-    """
+def score_cells(predictor: BlendedPredictor, table: Batch, rows: np.ndarray | None = None) -> np.ndarray:
+    """The scores float[S, N] of the graphs `rows` (int[N]; None = all)."""
     predictor.eval()
-    size, together = (1, True) if predictor.ensemble is None else (
-        predictor.ensemble.size, predictor.ensemble.accepts_stacked_parameters)
-    return score_in_chunks(predictor, table, rows, (chunk or table.piece) // size, together)
+    together = predictor.ensemble is None or predictor.ensemble.accepts_stacked_parameters
+    return score_in_chunks(predictor, table, rows, table.piece, together)
 
 
 def score_in_chunks(scorer: Callable[[Batch], torch.Tensor], table: Batch, rows: np.ndarray | None,

@@ -33,6 +33,7 @@ from models.predictor.fit import (
     steps,
 )
 from models.predictor.network import PredictorNetwork
+from runtime.checkpoint import weights_digest
 from runtime.seeding import mix
 from runtime.settings import setting
 
@@ -116,6 +117,11 @@ def unlabelled(recipe: TaughtRecipe, n: int) -> int:
     """P, 0 = there is no second predictor."""
     count = min(MOST, round(recipe.unlabelled * n))
     return count if n >= ENOUGH and count >= FEWEST else 0
+
+
+def universal_digest(recipe: TaughtRecipe, n: int, space) -> str:
+    """The SHA-256 of the universal encoder, by which a resumed run knows it; empty if no student reads it."""
+    return weights_digest(load_encoder(str(UNIVERSAL), space)["weights"]) if unlabelled(recipe, n) else ""
 
 
 def all_steps(recipe: TaughtRecipe, n: int) -> int:
